@@ -1,0 +1,41 @@
+"""Shared set-up: eight fake CPU devices, strict rank promotion, and the real data where it exists."""
+
+import os
+import pathlib
+
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def real_data() -> pathlib.Path:
+    """Directory of the real sample data (`MNET_DATA` or ../shared/data); skips with a reason where there is none."""
+    for candidate in (os.environ.get("MNET_DATA"), ROOT.parent / "shared" / "data"):
+        if candidate and (pathlib.Path(candidate) / "prepare.py").exists():
+            return pathlib.Path(candidate)
+    pytest.skip("needs the real sample data: set MNET_DATA to a directory with prepare.py, or put it in ../shared/data")
+
+
+@pytest.fixture(scope="session")
+def imagenet_sample(real_data, tmp_path_factory) -> pathlib.Path:
+    """TFDS directory that holds imagenet2012 (1,000 training and 300 validation images), prepared once per machine."""
+    import subprocess
+    import sys
+    import tempfile
+
+    out = pathlib.Path(tempfile.gettempdir()) / "mnet_jax_sample_data"
+    if not (out / "tfds" / "imagenet2012").exists():
+        part = tmp_path_factory.mktemp("prepare")
+        command = [sys.executable, real_data / "prepare.py", "--out", part, "--only", "imagenet"]
+        subprocess.run(command, check=True, capture_output=True)
+        out.mkdir(parents=True, exist_ok=True)
+        (part / "tfds").rename(out / "tfds")
+    return out / "tfds"
