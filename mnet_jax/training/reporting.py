@@ -23,7 +23,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 
-_FLUSH_SECONDS = 10.0  # TensorBoard files are synced to disk this often, and buckets receive copies
+_FLUSH_SECONDS = 10.0  # TensorBoard files are synced to disk this often
+_BUCKET_SECONDS = 60.0  # and buckets receive copies this often
 _TENSORBOARD_SKIPS = ("num_images",)
 
 
@@ -236,7 +237,7 @@ class Reporter:
         scalars = {f"{kind}/{name}": float(value) for name, value in metrics.items() if name not in _TENSORBOARD_SKIPS}
         self._guard("tensorboard", lambda: self._events.write(step, scalars))
         if self._bucket:
-            self._guard("bucket", lambda: self._bucket.copy(at_most_every=_FLUSH_SECONDS))
+            self._guard("bucket", lambda: self._bucket.copy(at_most_every=_BUCKET_SECONDS))
         return plain
 
     def _position(self, word: str, step: int) -> str:

@@ -1,0 +1,141 @@
+"""curves.png: loss, accuracy, learning rate and images/s of a run, from its metrics.jsonl."""
+
+import io
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mnet_jax.training.reporting import read_rows
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Two of the eight colours of Okabe and Ito (2008), told apart with any colour vision and in grey print.
+_BLUE, _VERMILLION, _GREY = "#0072B2", "#D55E00", "#707070"
+_FEW = 40  # up to this many points each is marked; beyond it a noisy curve gets a running mean
+
+
+def draw_curves(metrics: str | os.PathLike, out: str | os.PathLike, *, title: str | None = None) -> None:
+    """Draws `out` (PNG) from a metrics.jsonl, moved into place as a whole. A curve without points says so in its panel.
+
+    `title` is the run's name, by default the directory that holds `metrics`.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    metrics, out = pathlib.Path(metrics), pathlib.Path(out)
+    rows = read_rows(metrics)
+    train = [row for row in rows if row["kind"] == "train"]
+    evals = [row for row in rows if row["kind"] == "eval"]
+    # below two epochs the numbers on an axis of epochs would all be fractions
+    unit = "epoch" if max((row.get("epoch", 0.0) for row in rows), default=0.0) >= 2.0 else "step"
+
+    figure = Figure(figsize=(9.0, 6.0), dpi=120, layout="constrained")  # 1080 x 720: sharp at a README's 800 to 900
+    (loss, accuracy), (rate, speed) = figure.subplots(2, 2, sharex=True)
+    figure.suptitle(_title(title or metrics.resolve().parent.name, evals, unit), fontsize=11)
+
+    _curve(loss, train, unit, "loss", color=_BLUE, label="training")
+    _curve(loss, evals, unit, "loss", color=_VERMILLION, label="evaluation", marker="o", smooth=False)
+    _finish(loss, "loss", log=_spans_decades([row.get("loss") for row in train + evals]))
+
+    _curve(accuracy, train, unit, "top1", color=_BLUE, label="training", scale=100.0)
+    _curve(accuracy, evals, unit, "top1", color=_VERMILLION, label="evaluation", scale=100.0, marker="o", smooth=False)
+    _finish(accuracy, "top-1 accuracy, %", top=100.0)
+
+    _curve(rate, train, unit, "learning_rate", color=_BLUE, smooth=False)
+    rate.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
+    _finish(rate, "learning rate", from_zero=True)
+
+    _curve(speed, train, unit, "images_per_second", color=_BLUE)
+    speed.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 10 else f"{value:.3g}")
+    _finish(speed, "images/s", from_zero=True)
+    for axes in (rate, speed):
+        axes.set_xlabel(unit)
+    rate.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    rate.set_xlim(0.0, 1.03 * max((row[unit] for row in rows), default=1.0) or 1.0)  # shared by all four
+
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    beside = out.with_name(out.name + ".new")
+    beside.write_bytes(picture.getvalue())
+    beside.replace(out)
+
+
+def _title(name: str, evals: Sequence[dict], unit: str) -> str:
+    known = [row for row in evals if row.get("top1") is not None]
+    if not known:
+        return name
+    best, last = max(known, key=lambda row: row["top1"]), known[-1]
+    text = f"{name}: top-1 {100 * last['top1']:.2f} % at {unit} {last[unit]:,.4g}"
+    if best["top1"] > last["top1"]:
+        text += f", best {100 * best['top1']:.2f} % at {unit} {best[unit]:,.4g}"
+    return text
+
+
+def _curve(
+    axes: "Axes",
+    rows: Sequence[dict],
+    unit: str,
+    name: str,
+    *,
+    color: str,
+    label: str | None = None,
+    scale: float = 1.0,
+    marker: str = ".",
+    smooth: bool = True,
+) -> None:
+    """One metric over time. Missing and non-finite values (null) leave a gap."""
+    if not any(row.get(name) is not None for row in rows):
+        return
+    x = [row[unit] for row in rows]
+    y = [float("nan") if row.get(name) is None else scale * row[name] for row in rows]
+    few = len(rows) <= _FEW
+    style = {"color": color, "linewidth": 1.6, "markersize": 4 if marker == "o" else 6}
+    if few or not smooth:
+        axes.plot(x, y, marker=marker if few else None, label=label, **style)
+        return
+    axes.plot(x, y, color=color, linewidth=0.6, alpha=0.3)
+    axes.plot(x, _running_mean(y, max(3, len(y) // 50)), label=label, **style)
+
+
+def _running_mean(values: Sequence[float], width: int) -> np.ndarray:
+    """Mean over a window of `width` values around each, shorter at the ends; NaNs are left out, and stay gaps."""
+    values = np.asarray(values)
+    known = np.isfinite(values)
+    sums = np.concatenate([[0.0], np.cumsum(np.where(known, values, 0.0))])
+    counts = np.concatenate([[0], np.cumsum(known)])
+    index = np.arange(len(values))
+    first = np.maximum(index - width // 2, 0)
+    # no further ahead than back, or a curve that starts steep would start wrong
+    end = np.minimum(index + np.minimum(width // 2, index) + 1, len(values))
+    means = (sums[end] - sums[first]) / np.maximum(counts[end] - counts[first], 1)
+    return np.where(known, means, np.nan)
+
+
+def _spans_decades(values: Sequence[float | None]) -> bool:
+    """True when a linear axis would hide most of the curve: the largest value is over 20 times the median."""
+    known = sorted(value for value in values if value is not None)
+    return bool(known) and known[0] > 0 and known[-1] > 20 * known[len(known) // 2]
+
+
+def _finish(axes: "Axes", label: str, *, from_zero: bool = False, top: float | None = None, log: bool = False) -> None:
+    axes.set_ylabel(label)
+    axes.grid(color="#dddddd", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelbottom=True)
+    if not axes.lines:
+        axes.text(0.5, 0.5, "nothing measured", transform=axes.transAxes, ha="center", va="center", color=_GREY)
+        axes.set_yticks([])
+        axes.grid(False)
+        return
+    if log:
+        axes.set_yscale("log")
+    if from_zero:
+        axes.set_ylim(bottom=0.0)
+    if top is not None and axes.get_ylim()[1] > top:
+        axes.set_ylim(top=top + 0.01 * (top - axes.get_ylim()[0]))
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(fontsize=9, framealpha=0.7, edgecolor="none")
