@@ -1,0 +1,295 @@
+"""The depthwise convolution: one function, the best lowering per backend.
+
+The convolution, its input gradient and its kernel gradient are each linear in both arguments, and the derivatives of
+each are the other two. So all three are written once per backend, `jax.lax.platform_dependent` picks the backend when
+the program is lowered (ahead-of-time compilation for another backend gets that backend's form), and derivatives of any
+order in reverse mode stay among these three. Measurements and what was tried: docs/depthwise.md.
+
+Shapes: x [N, H, W, C], kernel [kh, kw, 1, C], y and dy [N, OH, OW, C] with OH = (H + lo + hi - kh) // stride + 1.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Padding = tuple[tuple[int, int], tuple[int, int]]
+
+# Channels a group on TPU (block-diagonal kernels): 8 beat 1, 4, 16, 32 and C in v3_large's layers (docs/depthwise.md).
+TPU_GROUP = 8
+# Images summed in one chain of multiply-adds in the CPU's kernel gradient; bounds code size and compile time.
+CPU_CHAIN = 16
+
+
+def depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
+    """Depthwise convolution (cross-correlation, channel multiplier 1) with explicit zero padding.
+
+    x [N, H, W, C] and kernel [kh, kw, 1, C] have the same dtype; the result [N, OH, OW, C] has it too. bfloat16 and
+    float16 accumulate in float32. Reverse-mode derivatives of any order work; forward mode (`jax.jvp`, `jax.jacfwd`,
+    `jax.hessian`) is refused by JAX with a TypeError about custom_vjp: use `jax.jacrev(jax.grad(...))`.
+    """
+    if x.ndim != 4 or kernel.ndim != 4 or kernel.shape[2] != 1 or kernel.shape[3] != x.shape[3]:
+        raise ValueError(
+            f"depthwise_conv got x {x.shape} and kernel {kernel.shape}; "
+            "allowed: x [N, H, W, C] and kernel [kh, kw, 1, C] with the same C"
+        )
+    if x.dtype != kernel.dtype or not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(
+            f"depthwise_conv got x of {x.dtype} and kernel of {kernel.dtype}; "
+            "allowed: the same floating type for both, cast one of them"
+        )
+    if stride not in (1, 2):
+        raise ValueError(f"depthwise_conv got stride {stride!r}; allowed: 1 or 2")
+    padding = tuple((int(low), int(high)) for low, high in padding)
+    if min(output_size(x.shape[1:3], kernel.shape[:2], stride, padding)) < 1:
+        raise ValueError(
+            f"depthwise_conv got images of {x.shape[1:3]} with padding {padding}, smaller than the kernel "
+            f"{kernel.shape[:2]}; give larger images or more padding"
+        )
+    return _convolve(x, kernel, int(stride), padding)
+
+
+def output_size(image: tuple[int, int], kernel: tuple[int, int], stride: int, padding: Padding) -> tuple[int, int]:
+    """(OH, OW) of a convolution over an image (H, W)."""
+    return tuple((i + low + high - k) // stride + 1 for i, k, (low, high) in zip(image, kernel, padding, strict=True))
+
+
+# The three bilinear functions. Each derivative rule below is the transpose with respect to one argument.
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
+    return _dispatch("convolve", x, kernel, stride, padding)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _input_gradient(
+    dy: jax.Array, kernel: jax.Array, stride: int, padding: Padding, image: tuple[int, int]
+) -> jax.Array:
+    """dx [N, H, W, C], the transpose of the convolution in x; image = (H, W)."""
+    return _dispatch("input_gradient", dy, kernel, stride, padding, image)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _kernel_gradient(x: jax.Array, dy: jax.Array, stride: int, padding: Padding, window: tuple[int, int]) -> jax.Array:
+    """dkernel [kh, kw, 1, C], the transpose of the convolution in the kernel; window = (kh, kw)."""
+    return _dispatch("kernel_gradient", x, dy, stride, padding, window)
+
+
+_convolve.defvjp(
+    lambda x, kernel, stride, padding: (_convolve(x, kernel, stride, padding), (x, kernel)),
+    lambda stride, padding, saved, dy: (
+        _input_gradient(dy, saved[1], stride, padding, saved[0].shape[1:3]),
+        _kernel_gradient(saved[0], dy, stride, padding, saved[1].shape[:2]),
+    ),
+)
+_input_gradient.defvjp(
+    lambda dy, kernel, stride, padding, image: (_input_gradient(dy, kernel, stride, padding, image), (dy, kernel)),
+    lambda stride, padding, image, saved, ddx: (
+        _convolve(ddx, saved[1], stride, padding),
+        _kernel_gradient(ddx, saved[0], stride, padding, saved[1].shape[:2]),
+    ),
+)
+_kernel_gradient.defvjp(
+    lambda x, dy, stride, padding, window: (_kernel_gradient(x, dy, stride, padding, window), (x, dy)),
+    lambda stride, padding, window, saved, ddk: (
+        _input_gradient(saved[1], ddk, stride, padding, saved[0].shape[1:3]),
+        _convolve(saved[0], ddk, stride, padding),
+    ),
+)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3, 4, 5))
+def _dispatch(
+    name: str, a: jax.Array, b: jax.Array, stride: int, padding: Padding, size: tuple[int, int] = ()
+) -> jax.Array:
+    """One of the three functions in the form of the backend that the program is lowered for."""
+    options = (stride, padding, size) if size else (stride, padding)
+    forms = {platform: functools.partial(_call, FORMS[platform][name], options) for platform in ("cpu", "tpu")}
+    return lax.platform_dependent(a, b, **forms, default=functools.partial(_call, FORMS["gpu"][name], options))
+
+
+def _call(form: Callable[..., jax.Array], options: tuple, a: jax.Array, b: jax.Array) -> jax.Array:
+    return form(a, b, *options)
+
+
+# Any backend: XLA's own convolution, with `group` channels a group (1 = depthwise as everyone writes it).
+
+
+def grouped_convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding, group: int = 1) -> jax.Array:
+    """The convolution as `lax.conv_general_dilated` with block-diagonal kernels of `group` channels; C % group == 0."""
+    return lax.conv_general_dilated(
+        x,
+        _block_diagonal(kernel, group),
+        (stride, stride),
+        padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=x.shape[3] // group,
+    )
+
+
+def grouped_input_gradient(
+    dy: jax.Array, kernel: jax.Array, stride: int, padding: Padding, image: tuple[int, int], group: int = 1
+) -> jax.Array:
+    """The input gradient as a convolution of the dilated dy with the flipped kernel, in groups of `group` channels."""
+    back = []
+    for size, k, out, (low, _) in zip(image, kernel.shape[:2], dy.shape[1:3], padding, strict=True):
+        back.append((k - 1 - low, size + low - (out - 1) * stride - 1))
+    return lax.conv_general_dilated(
+        dy,
+        _block_diagonal(kernel[::-1, ::-1], group),  # symmetric within a group: its transpose is itself
+        (1, 1),
+        back,
+        lhs_dilation=(stride, stride),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=dy.shape[3] // group,
+    )
+
+
+def grouped_kernel_gradient(
+    x: jax.Array, dy: jax.Array, stride: int, padding: Padding, window: tuple[int, int], group: int = 1
+) -> jax.Array:
+    """The kernel gradient as XLA's transpose of the grouped convolution: the diagonal of its blocks."""
+    convolve = functools.partial(grouped_convolve, stride=stride, padding=padding, group=group)
+    zeros = jax.ShapeDtypeStruct((*window, 1, x.shape[3]), x.dtype)
+    (gradient,) = jax.linear_transpose(lambda kernel: convolve(x, kernel), zeros)(dy)
+    return gradient
+
+
+def _block_diagonal(kernel: jax.Array, group: int) -> jax.Array:
+    """[kh, kw, 1, C] -> [kh, kw, group, C]: zero but where the input channel of the group is the output's own."""
+    if group == 1:
+        return kernel
+    channels = kernel.shape[3]
+    own = jnp.arange(channels)[None, :] % group == jnp.arange(group)[:, None]
+    return jnp.where(own[None, None], kernel, jnp.zeros((), kernel.dtype))
+
+
+# TPU
+
+
+def tpu_convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
+    return grouped_convolve(x, kernel, stride, padding, _tpu_group(x.shape[3]))
+
+
+def tpu_input_gradient(
+    dy: jax.Array, kernel: jax.Array, stride: int, padding: Padding, image: tuple[int, int]
+) -> jax.Array:
+    return grouped_input_gradient(dy, kernel, stride, padding, image, _tpu_group(dy.shape[3]))
+
+
+def tpu_kernel_gradient(
+    x: jax.Array, dy: jax.Array, stride: int, padding: Padding, window: tuple[int, int]
+) -> jax.Array:
+    return grouped_kernel_gradient(x, dy, stride, padding, window, 1 if stride == 1 else _tpu_group(x.shape[3]))
+
+
+def _tpu_group(channels: int) -> int:
+    """Channels a group; make_divisible keeps the family's widths multiples of 8, anything else takes the plain form."""
+    return TPU_GROUP if channels % TPU_GROUP == 0 else 1
+
+
+# CPU: XLA:CPU has no fast grouped convolution, but vectorises chains of element-wise operations over the channels.
+
+
+def cpu_convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
+    """kh * kw shifted multiply-adds, one fused loop."""
+    kh, kw = kernel.shape[:2]
+    out_h, out_w = output_size(x.shape[1:3], (kh, kw), stride, padding)
+    wide = _accumulator(x.dtype)
+    x = _pad(x, padding)
+    weights = kernel.astype(wide)
+    total = None
+    for i in range(kh):
+        for j in range(kw):
+            end = (x.shape[0], i + (out_h - 1) * stride + 1, j + (out_w - 1) * stride + 1, x.shape[3])
+            tap = lax.slice(x, (0, i, j, 0), end, (1, stride, stride, 1)).astype(wide)
+            term = tap * weights[None, None, i, j]
+            total = term if total is None else total + term
+    return total.astype(x.dtype)
+
+
+def cpu_input_gradient(
+    dy: jax.Array, kernel: jax.Array, stride: int, padding: Padding, image: tuple[int, int]
+) -> jax.Array:
+    """One small correlation a phase (polyphase form), so that no multiply-add meets a zero of the dilated dy."""
+    phases = [[None] * stride for _ in range(stride)]
+    (low_h, _), (low_w, _) = padding
+    height, width = (-(-(size + low) // stride) for size, low in zip(image, (low_h, low_w), strict=True))
+    for p in range(stride):
+        for q in range(stride):
+            part = kernel[p::stride, q::stride]
+            if 0 in part.shape:  # a 1x1 kernel never reaches the odd rows or columns
+                phases[p][q] = jnp.zeros((dy.shape[0], height, width, dy.shape[3]), dy.dtype)
+                continue
+            ph, pw = part.shape[:2]
+            around = ((ph - 1, height - dy.shape[1]), (pw - 1, width - dy.shape[2]))
+            phases[p][q] = cpu_convolve(dy, part[::-1, ::-1], 1, around)
+    if stride == 1:
+        padded = phases[0][0]
+    else:
+        rows = [jnp.stack(row, axis=3) for row in phases]
+        padded = jnp.stack(rows, axis=2).reshape(dy.shape[0], height * stride, width * stride, dy.shape[3])
+    crop_h, crop_w = (image[0] - padded.shape[1] + low_h, image[1] - padded.shape[2] + low_w)
+    return _pad(padded, ((-low_h, crop_h), (-low_w, crop_w)))
+
+
+def cpu_kernel_gradient(
+    x: jax.Array, dy: jax.Array, stride: int, padding: Padding, window: tuple[int, int]
+) -> jax.Array:
+    """A loop over the taps; in it chains of multiply-adds over the images, then a product with ones over positions."""
+    images, out_h, out_w, channels = dy.shape
+    kh, kw = window
+    wide = _accumulator(x.dtype)
+    rows, columns = (-(-(k - 1) // stride) + out for k, out in zip(window, (out_h, out_w), strict=True))
+    (low_h, _), (low_w, _) = padding
+    extra = (rows * stride - x.shape[1] - low_h, columns * stride - x.shape[2] - low_w)
+    x = _pad(x, ((low_h, extra[0]), (low_w, extra[1])))
+    phases = x.reshape(images, rows, stride, columns, stride, channels).transpose(0, 2, 4, 1, 3, 5)
+    phases = lax.optimization_barrier(phases)  # written once, not recomputed for every tap
+    ones = jnp.ones((out_h * out_w,), wide)
+    chain = min(images, CPU_CHAIN)
+
+    def sum_images(tap: jax.Array, first: jax.Array, count: int) -> jax.Array:
+        i, j = tap // kw, tap % kw
+        total = None
+        for n in range(count):
+            start = (first + n, i % stride, j % stride, i // stride, j // stride, 0)
+            seen = lax.dynamic_slice(phases, start, (1, 1, 1, out_h, out_w, channels))
+            back = lax.dynamic_slice_in_dim(dy, first + n, 1)
+            term = seen.reshape(back.shape).astype(wide) * back.astype(wide)
+            total = term if total is None else total + term
+        return ones @ total.reshape(out_h * out_w, channels)
+
+    def one_tap(tap: jax.Array) -> jax.Array:
+        total = sum_images(tap, jnp.int32(0), chain)
+        if images >= 2 * chain:
+            total = lax.fori_loop(1, images // chain, lambda c, t: t + sum_images(tap, c * chain, chain), total)
+        if images % chain:
+            total += sum_images(tap, jnp.int32(images - images % chain), images % chain)
+        return total
+
+    return lax.map(one_tap, jnp.arange(kh * kw, dtype=jnp.int32)).reshape(kh, kw, 1, channels).astype(x.dtype)
+
+
+def _pad(x: jax.Array, padding: Padding) -> jax.Array:
+    """Zeros around [N, H, W, C]; negative amounts crop."""
+    return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)))
+
+
+def _accumulator(dtype: jnp.dtype) -> jnp.dtype:
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+# GPU (cuda and rocm) and whatever else there is: XLA's own.
+FORMS: dict[str, dict[str, Callable[..., jax.Array]]] = {
+    "cpu": {"convolve": cpu_convolve, "input_gradient": cpu_input_gradient, "kernel_gradient": cpu_kernel_gradient},
+    "gpu": {
+        "convolve": grouped_convolve,
+        "input_gradient": grouped_input_gradient,
+        "kernel_gradient": grouped_kernel_gradient,
+    },
+    "tpu": {"convolve": tpu_convolve, "input_gradient": tpu_input_gradient, "kernel_gradient": tpu_kernel_gradient},
+}
