@@ -393,8 +393,11 @@ class _Bucket:
         for file in self.local.rglob("[!.]*"):
             if file.is_file():
                 remote = self._remote / file.relative_to(self.local).as_posix()
-                remote.parent.mkdir(parents=True, exist_ok=True)
-                remote.write_bytes(file.read_bytes())
+                try:
+                    remote.parent.mkdir(parents=True, exist_ok=True)
+                    remote.write_bytes(file.read_bytes())
+                except Exception as error:  # each storage client has error classes of its own
+                    raise OSError(f"{remote}: {type(error).__name__}: {error}") from error
 
     def close(self) -> None:
         self.copy()
