@@ -1,6 +1,6 @@
 """The schema: every field of a run once, with its unit. The other configs override a few lines of this one.
 
-A field that is `placeholder`-like (`None` in a comment) is optional: `None` means what its comment says. Durations come in two units
+A field that starts as `placeholder(...)` is optional: `None` means what its comment says. Durations come in two units
 (`*_steps` and `*_epochs`); give one of them and leave the other `None`.
 """
 
@@ -29,7 +29,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.data = data = ml_collections.ConfigDict()
     data.name = "imagenet2012"  # a TFDS name, "digits" (offline), or "folder" with `data.folder`
     data.data_dir = placeholder(str)  # TFDS directory, local or gs://; None = TFDS_DATA_DIR or ~/tensorflow_datasets
-    data.folder = placeholder(str)  # for name "folder": photos/train/<class>/*.jpg and photos/val/..., or photos/<class>/*.jpg
+    data.folder = placeholder(
+        str
+    )  # for name "folder": photos/train/<class>/*.jpg and photos/val/..., or photos/<class>/*.jpg
     data.train_split = placeholder(str)  # None = the data set's own; TFDS slices such as "train[:10%]" work
     data.eval_split = placeholder(str)  # None = the data set's own
     data.image_size = placeholder(object)  # pixels: one number, or (height, width)

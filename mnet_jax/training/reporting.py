@@ -128,7 +128,7 @@ class Reporter:
                 file=self._terminal,
                 dynamic_ncols=True,
                 smoothing=0.05,
-                bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {remaining} left {postfix}",
+                bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {remaining} left{postfix}",
             )
 
     def __enter__(self) -> "Reporter":

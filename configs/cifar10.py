@@ -1,0 +1,36 @@
+"""CIFAR-10 from scratch: MobileNetV3-Large at 32 px with a stem for small images.
+
+    tfds build cifar10   # once: downloads 162 MB; or --config.data.data_dir=DIR of a prepared one
+    python train.py --config configs/cifar10.py
+
+TODO numbers
+"""
+
+import ml_collections
+
+from configs import default
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """MobileNetV3-Large, SGD and cosine, 200 epochs; strides 1, 1, 2, 2, 2 leave a 4 x 4 map."""
+    config = default.get_config()
+    config.model.name = "v3_large"
+    config.model.stem_stride = 1
+    config.model.norm_decay = 0.9
+    config.data.name = "cifar10"
+    config.data.image_size = 32
+    config.data.crop = "pad"
+    config.data.eval_crop = 1.0
+    config.augment.randaugment_layers = 1
+    config.augment.randaugment_magnitude = 5.0
+    config.augment.erase_prob = 0.25
+    config.train.batch_size = 128
+    config.train.num_epochs = 200.0
+    config.optimizer.name = "sgd"
+    config.optimizer.weight_decay = 5e-4
+    config.schedule.lr_per_256 = 0.2
+    config.schedule.warmup_epochs = 5.0
+    config.ema.decay = 0.999
+    config.eval.batch_size = 500
+    config.eval.every_epochs = 5.0
+    return config

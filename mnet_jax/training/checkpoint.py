@@ -1,0 +1,179 @@
+"""Checkpoints: written beside the running step, complete or absent, each with all that is needed to use it alone.
+
+The only file with Orbax. A checkpoint directory `<workdir>/checkpoints/<step>` holds `state` (the whole TrainState as
+arrays) and `about` (JSON: the config, the data set's classes and statistics, the metrics of the evaluation then).
+Arrays are saved as NumPy, so the files are the same whether 1 or 256 chips wrote them.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+
+from mnet_jax.data.catalog import DatasetInfo
+from mnet_jax.training.config import from_json, to_json
+from mnet_jax.training.state import Tree
+
+FOLDER = "checkpoints"
+
+
+def _score(metrics: Mapping[str, float], metric: str) -> float:
+    """Higher is better."""
+    return -metrics[metric] if metric == "loss" else metrics[metric]
+
+
+class Checkpoints:
+    """The checkpoints of one run: the newest `keep`, and the best by `best_metric` besides."""
+
+    def __init__(self, workdir: str, *, keep: int, best_metric: str):
+        policies = ocp.checkpoint_managers
+        self._best_metric = best_metric
+        self._manager = ocp.CheckpointManager(
+            epath.Path(workdir) / FOLDER,
+            item_names=("state", "about"),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policies.AnyPreservationPolicy(
+                    [
+                        policies.LatestN(keep),
+                        policies.BestN(
+                            get_metric_fn=lambda metrics: _score(metrics, best_metric),
+                            n=1,
+                            keep_checkpoints_without_metrics=False,
+                        ),
+                    ]
+                ),
+                save_decision_policy=policies.FixedIntervalPolicy(1),
+                cleanup_tmp_directories=True,  # what a killed process left half-written
+            ),
+        )
+
+    def latest_step(self) -> int | None:
+        """The newest complete checkpoint, or None."""
+        return self._manager.latest_step()
+
+    def save(
+        self,
+        step: int,
+        state: Tree,
+        config: ml_collections.ConfigDict,
+        info: DatasetInfo,
+        metrics: dict[str, float] | None,
+    ) -> None:
+        """Starts to write `state` (NumPy arrays that nobody changes); returns before the files are there.
+
+        Raises:
+          FloatingPointError: if the state has a value that is not finite. Nothing is written then.
+        """
+        for path, leaf in _flat(state).items():
+            if np.issubdtype(leaf.dtype, np.floating) and not np.isfinite(leaf).all():
+                raise FloatingPointError(f"{path} is not finite after step {step}: no checkpoint is written")
+        about = {"config": to_json(config), "data": dataclasses.asdict(info), "metrics": metrics, "step": step}
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about)),
+            metrics=metrics,
+        )
+
+    def restore(self, step: int, like: Tree) -> Tree:
+        """The state saved after `step`, as NumPy arrays in the structure of `like`."""
+        empty = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like)
+        return self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(empty))).state
+
+    def reached_preemption(self, step: int) -> bool:
+        """Whether the machines of this run of several processes are about to be taken; the same answer on all."""
+        return self._manager.reached_preemption(step)
+
+    def wait(self) -> None:
+        """Returns once everything is written."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits and lets go of the directory."""
+        self._manager.close()
+
+
+def _flat(tree: Tree) -> dict[str, np.ndarray]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A trained model as its checkpoint describes it."""
+
+    variables: Tree  # {"params", "batch_stats"} of NumPy arrays
+    config: ml_collections.ConfigDict
+    info: DatasetInfo
+    step: int
+    metrics: dict[str, float] | None
+    path: str
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """One name for each output of the model."""
+        return self.info.class_names
+
+
+def load(path: str, *, ema: bool = True, step: int | str | None = None) -> Trained:
+    """Reads a trained model: `path` is a run's directory, its `checkpoints` directory, or one checkpoint in it.
+
+    Args:
+      path: local or in a bucket.
+      ema: the averaged weights, if the run kept any; otherwise those of the last step.
+      step: completed updates, "best", or "latest" (as None).
+
+    Raises:
+      ValueError: if there is no such checkpoint; says which ones there are.
+    """
+    directory = _find(path, step)
+    about = _read(directory / "about", ocp.JsonCheckpointHandler())
+    data = {name: tuple(value) if isinstance(value, list) else value for name, value in about["data"].items()}
+    state = _read(directory / "state", ocp.StandardCheckpointHandler())
+    weights = state["ema"] if ema and state["ema"] is not None else state
+    return Trained(
+        variables={"params": weights["params"], "batch_stats": weights["batch_stats"]},
+        config=from_json(about["config"]),
+        info=DatasetInfo(**data),
+        step=about["step"],
+        metrics=about["metrics"],
+        path=str(directory),
+    )
+
+
+def _read(directory: epath.Path, handler: Any) -> Any:
+    with ocp.Checkpointer(handler) as checkpointer:
+        return checkpointer.restore(directory)
+
+
+def _find(path: str, step: int | str | None) -> epath.Path:
+    root = epath.Path(path).expanduser().absolute() if "://" not in str(path) else epath.Path(path)
+    if (root / "about").exists():
+        if step is not None and str(step) != root.name:
+            raise ValueError(f"{path} is one checkpoint (step {root.name}): leave out step={step!r}")
+        return root
+    folder = root / FOLDER if (root / FOLDER).exists() else root
+    there = sorted(int(child.name) for child in folder.iterdir() if child.name.isdigit()) if folder.exists() else []
+    if not there:
+        raise ValueError(f"no checkpoint in {path}: give the directory of a run (--workdir of train.py)")
+    if step in (None, "latest"):
+        return folder / str(there[-1])
+    if step == "best":
+        return folder / str(_best(folder, there))
+    if str(step).isdigit() and int(step) in there:
+        return folder / str(step)
+    raise ValueError(f"no checkpoint {step!r} in {path}: choose best, latest or one of {', '.join(map(str, there))}")
+
+
+def _best(folder: epath.Path, steps: list[int]) -> int:
+    """The step with the best metric by its own config; the latest one where nothing was evaluated."""
+    scores = {}
+    for step in steps:
+        about = _read(folder / str(step) / "about", ocp.JsonCheckpointHandler())
+        if about["metrics"] is not None:
+            scores[step] = _score(about["metrics"], from_json(about["config"]).checkpoint.best_metric)
+    return max(scores, key=scores.__getitem__) if scores else steps[-1]

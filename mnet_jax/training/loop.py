@@ -1,0 +1,253 @@
+"""A training run from its config to its last checkpoint: wiring only, no arithmetic."""
+
+import contextlib
+import signal
+import time
+from collections.abc import Iterator
+
+import jax
+import ml_collections
+import numpy as np
+from etils import epath
+
+from mnet_jax.data import catalog, pipeline
+from mnet_jax.training import start
+from mnet_jax.training.build import build_model, build_task
+from mnet_jax.training.checkpoint import Checkpoints
+from mnet_jax.training.config import RunPlan, derive, difference, due, from_json, to_json, validate
+from mnet_jax.training.evaluation import Evaluator
+from mnet_jax.training.optimizer import make_optimizer, make_schedule
+from mnet_jax.training.parallel import AXIS, Devices, fetch
+from mnet_jax.training.reporting import Reporter
+from mnet_jax.training.state import TrainState, init_variables, new_state
+from mnet_jax.training.step import make_train_step
+
+# What may change between two starts of one run: nothing of it touches the weights.
+FREE_FIELDS = (
+    "data.data_dir",
+    "train.num_devices",
+    "checkpoint.every_epochs",
+    "checkpoint.every_steps",
+    "checkpoint.keep",
+    "log.every_steps",
+)
+
+
+def claim(workdir: str, config: ml_collections.ConfigDict, *, is_main: bool) -> None:
+    """Writes the config into the run's directory, or checks that the run there has the same one.
+
+    Raises:
+      ValueError: with the differences, if another run lives there.
+    """
+    path = epath.Path(workdir) / "config.json"
+    if path.exists():
+        lines = difference(config, from_json(path.read_text()))
+        lines = [line for line in lines if not line.startswith(FREE_FIELDS)]
+        if lines:
+            raise ValueError(
+                f"{workdir} holds a run with another config ({'; '.join(lines)}): give another --workdir or delete it"
+            )
+    if is_main:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_suffix(".json.part")
+        beside.write_text(to_json(config))
+        beside.rename(path)
+
+
+class Preemption:
+    """Whether this run was asked to stop (SIGTERM); processes of one run agree on the step."""
+
+    def __init__(self, checkpoints: Checkpoints, process_count: int):
+        self._checkpoints, self._single = checkpoints, process_count == 1
+        self._asked = False
+
+    def __enter__(self) -> "Preemption":
+        if self._single:  # with several processes jax's own handler tells all of them
+            self._previous = signal.signal(signal.SIGTERM, self._ask)
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        if self._single:
+            signal.signal(signal.SIGTERM, self._previous)
+
+    def _ask(self, *unused: object) -> None:
+        self._asked = True
+
+    def reached(self, step: int) -> bool:
+        """Whether to save and leave after `step`."""
+        return self._asked if self._single else self._checkpoints.reached_preemption(step)
+
+
+class Window:
+    """Metrics since the last report. They stay on the devices until then; two steps may be under way at most."""
+
+    def __init__(self, batch_size: int):
+        self._batch_size = batch_size
+        self._restart()
+
+    def _restart(self) -> None:
+        self._metrics: list[tuple[int, dict[str, jax.Array]]] = []
+        self._wait, self._start = 0.0, time.perf_counter()
+
+    def add(self, step: int, metrics: dict[str, jax.Array], wait: float) -> None:
+        """`wait`: seconds that the step waited for its batch."""
+        self._metrics.append((step, metrics))
+        self._wait += wait
+        if len(self._metrics) > 2:
+            jax.block_until_ready(self._metrics[-3][1])
+
+    def pause(self, seconds: float) -> None:
+        """Takes time that was spent on something else (an evaluation) out of the rate."""
+        self._start += seconds
+
+    def report(self) -> dict[str, float]:
+        """Means since the last call.
+
+        Raises:
+          FloatingPointError: if a loss or gradient was not finite; says at which step.
+        """
+        values = [
+            (step, {name: float(np.asarray(x)) for name, x in metrics.items()}) for step, metrics in self._metrics
+        ]
+        seconds = time.perf_counter() - self._start
+        for step, metrics in values:
+            for name in ("objective", "gradient_norm"):
+                if not np.isfinite(metrics[name]):
+                    raise FloatingPointError(
+                        f"the {'loss' if name == 'objective' else 'gradient'} is not finite at step {step} "
+                        f"(learning rate {metrics['learning_rate']:.4g}); the last checkpoint is older. Try a lower "
+                        "--config.schedule.lr_per_256, a longer warm-up (--config.schedule.warmup_epochs) or "
+                        "--config.optimizer.clip_norm=1.0"
+                    )
+        rows = [metrics for _, metrics in values]
+        count = sum(row["count"] for row in rows)
+        means = {name: sum(row[name] for row in rows) / count for name in ("top1",)}
+        means |= {
+            "loss": sum(row["objective"] for row in rows) / len(rows),
+            "gradient_norm": sum(row["gradient_norm"] for row in rows) / len(rows),
+            "learning_rate": rows[-1]["learning_rate"],
+            "images_per_second": len(rows) * self._batch_size / max(seconds, 1e-9),
+            "data_wait": min(1.0, self._wait / max(seconds, 1e-9)),
+        }
+        self._restart()
+        return means
+
+    def __len__(self) -> int:
+        return len(self._metrics)
+
+
+def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
+    """Trains, or goes on with, the run in `workdir`, and returns the metrics of its last evaluation.
+
+    Raises:
+      ValueError: for anything in the config or the data that the user can mend.
+      FloatingPointError: if the loss is not finite any more.
+    """
+    validate(config)
+    config = start.adopt(config, workdir)
+    validate(config)
+    devices = Devices(config.train.num_devices)
+    info = catalog.describe(config.data)
+    run = derive(config, info, devices.count)
+    is_main = devices.process_index == 0
+    model, task = build_model(config, info, axis_name=AXIS), build_task(config, info)
+    schedule, optimizer = make_schedule(config, run), make_optimizer(config, run)
+    claim(workdir, config, is_main=is_main)
+    checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep, best_metric=config.checkpoint.best_metric)
+    first_step = checkpoints.latest_step() or 0
+    reporter = Reporter(
+        workdir,
+        total_steps=run.total_steps,
+        start_step=first_step,
+        is_main=is_main,
+        steps_per_epoch=run.steps_per_epoch,
+        batch_size=config.train.batch_size,
+    )
+    with contextlib.closing(checkpoints), reporter, Preemption(checkpoints, devices.process_count) as preemption:
+        reporter.info(_headline(config, info, run, devices))
+        state = devices.replicate(_first_state(config, info, run, model, optimizer, checkpoints, reporter))
+        train_step = devices.pmap(make_train_step(model, task, optimizer, schedule, config, AXIS), donate_state=True)
+        evaluator = Evaluator(model, task, config, info, devices, run.eval_device_batch)
+        window, metrics = Window(config.train.batch_size), None
+        batches = _batches(config, info, run, devices, first_step)
+        for step in range(first_step + 1, run.total_steps + 1):
+            asked = time.perf_counter()
+            batch = next(batches)
+            wait = time.perf_counter() - asked
+            state, step_metrics = train_step(state, batch)
+            window.add(step, step_metrics, wait)
+            reporter.advance(step)
+            if due(step, run.log_steps, run.total_steps):
+                reporter.train(step, window.report())
+            stop = preemption.reached(step)
+            evaluate = due(step, run.eval_steps, run.total_steps)
+            paused = time.perf_counter()
+            if evaluate:
+                metrics = evaluator(state.variables(ema=True))
+                reporter.evaluation(step, metrics)
+            if evaluate or stop or due(step, run.checkpoint_steps, run.total_steps):
+                if len(window):
+                    reporter.train(step, window.report())  # refuses to go on with a loss that is not finite
+                checkpoints.save(step, fetch(state), config, info, metrics if evaluate else None)
+            window.pause(time.perf_counter() - paused)
+            if stop and step < run.total_steps:
+                checkpoints.wait()
+                reporter.info(f"Asked to stop: saved step {step}. The same command goes on from there.")
+                break
+        checkpoints.wait()
+        if first_step >= run.total_steps:
+            reporter.info(f"This run is finished: {run.total_steps} of {run.total_steps} steps in {workdir}")
+            metrics = evaluator(state.variables(ema=True))
+    return metrics
+
+
+def _first_state(
+    config: ml_collections.ConfigDict,
+    info: catalog.DatasetInfo,
+    run: RunPlan,
+    model: object,
+    optimizer: object,
+    checkpoints: Checkpoints,
+    reporter: Reporter,
+) -> TrainState:
+    """The state to go on from, as `training/start.py` orders it, as arrays of the host or one device."""
+    ema = config.ema.decay > 0
+
+    def fresh() -> TrainState:
+        return new_state(init_variables(model, run.image_size, config.seed), optimizer, ema=ema)
+
+    latest = checkpoints.latest_step()
+    if latest is not None:
+        reporter.info(f"Going on from step {latest} of {run.total_steps}")
+        return checkpoints.restore(latest, jax.eval_shape(fresh))
+    if config.init.checkpoint is None:
+        return jax.jit(fresh)()
+    variables = jax.jit(lambda: init_variables(model, run.image_size, config.seed))()
+    variables = start.from_checkpoint(config, fetch(variables), info.class_names, reporter.info)
+    return jax.jit(lambda tree: new_state(tree, optimizer, ema=ema))(variables)
+
+
+def _batches(
+    config: ml_collections.ConfigDict, info: catalog.DatasetInfo, run: RunPlan, devices: Devices, first_step: int
+) -> Iterator[dict[str, jax.Array]]:
+    """Batches on the devices, beginning with the one that follows `first_step`."""
+    return devices.feed(
+        pipeline.train_batches(
+            config.data,
+            info,
+            batch_size=run.device_batch * len(devices.local),
+            seed=config.seed,
+            start_step=first_step,
+            process_index=devices.process_index,
+            process_count=devices.process_count,
+        )
+    )
+
+
+def _headline(config: ml_collections.ConfigDict, info: catalog.DatasetInfo, run: RunPlan, devices: Devices) -> str:
+    height, width = run.image_size
+    return (
+        f"{config.model.name} x{config.model.width:g} on {info.name}: {info.num_train:,} images, "
+        f"{info.num_classes} classes, {height}x{width} px; {run.total_steps:,} steps of {config.train.batch_size} images "
+        f"({run.epoch(run.total_steps):.4g} epochs) on {devices.count} x {devices.local[0].device_kind}"
+    )

@@ -1,0 +1,79 @@
+"""The learning rate as a function of the step, and the optimiser as the papers' code has it."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+
+from mnet_jax.training.config import RunPlan
+
+
+def make_schedule(config: ml_collections.ConfigDict, run: RunPlan) -> optax.Schedule:
+    """The learning rate of the update that follows `step` completed ones.
+
+    Warm-up is linear, its first update has a rate above zero; the schedule proper counts from the end of the warm-up.
+    """
+    section = config.schedule
+
+    def after_warmup(step: jax.Array) -> jax.Array:
+        if section.name == "constant":
+            return jnp.ones_like(step)
+        if section.name == "cosine":
+            progress = jnp.clip(step / (run.total_steps - run.warmup_steps), 0.0, 1.0)
+            return section.end_factor + (1.0 - section.end_factor) * 0.5 * (1.0 + jnp.cos(jnp.pi * progress))
+        decays = step / run.decay_steps
+        return section.decay_rate ** (jnp.floor(decays) if section.staircase else decays)
+
+    def schedule(step: jax.Array) -> jax.Array:
+        step = jnp.asarray(step, jnp.float32)
+        if not run.warmup_steps:
+            return run.peak_lr * after_warmup(step)
+        warm = (step + 1.0) / run.warmup_steps
+        return run.peak_lr * jnp.where(step < run.warmup_steps, warm, after_warmup(step - run.warmup_steps))
+
+    return schedule
+
+
+def decay_mask(params: Any, *, depthwise: bool) -> Any:
+    """True for the leaves that weight decay acts on: kernels, and depthwise kernels only on request.
+
+    Norms, biases and layer scales never have any (slim decays convolution kernels only, without the depthwise ones:
+    facts/field.md section 2.2).
+    """
+    decayed = {"kernel", "depthwise_kernel"} if depthwise else {"kernel"}
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key in decayed, params)
+
+
+def make_optimizer(config: ml_collections.ConfigDict, run: RunPlan) -> optax.GradientTransformation:
+    """Clipping, weight decay and the update rule of `config.optimizer`, with the learning rate of `config.schedule`.
+
+    RMSprop has TensorFlow's form: epsilon inside the root, the average of squares starts at 1 (the slot of
+    tf.train.RMSPropOptimizer is initialised with ones), and the learning rate goes into the momentum accumulator. In optax
+    the first two are not the defaults.
+    """
+    section = config.optimizer
+    schedule = make_schedule(config, run)
+
+    def mask(params: Any) -> Any:
+        return decay_mask(params, depthwise=section.decay_depthwise)
+
+    steps = [] if section.clip_norm is None else [optax.clip_by_global_norm(section.clip_norm)]
+    if section.name == "adamw":
+        steps.append(
+            optax.adamw(
+                schedule, section.beta1, section.beta2, section.epsilon, weight_decay=section.weight_decay, mask=mask
+            )
+        )
+        return optax.chain(*steps)
+    if section.weight_decay:
+        steps.append(optax.add_decayed_weights(section.weight_decay, mask))
+    momentum = section.momentum or None
+    if section.name == "rmsprop":
+        rule = optax.rmsprop(
+            schedule, section.decay, section.epsilon, initial_scale=1.0, eps_in_sqrt=True, momentum=momentum
+        )
+    else:
+        rule = optax.sgd(schedule, momentum, nesterov=momentum is not None)
+    return optax.chain(*steps, rule)

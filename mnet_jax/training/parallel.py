@@ -1,0 +1,103 @@
+"""Everything about devices and processes: the only file that says pmap.
+
+State has no device axis: it goes in with `in_axes=None` and comes out with `out_axes=None`, placed on all devices of
+the process. Batches are `[devices of this process, images a device, ...]`.
+"""
+
+import collections
+import itertools
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+AXIS = "batch"  # the name by which a step calls the devices
+
+
+def join_pod() -> None:
+    """Joins the other processes of a run, if there are any: call before anything else touches jax.
+
+    Recognised: a Cloud TPU VM (one host or a whole slice), SLURM or Open MPI tasks, and the variables
+    JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID. Elsewhere the run has one process.
+    """
+    env = os.environ
+    if "JAX_COORDINATOR_ADDRESS" in env and "JAX_NUM_PROCESSES" in env:
+        jax.distributed.initialize(
+            env["JAX_COORDINATOR_ADDRESS"], int(env["JAX_NUM_PROCESSES"]), int(env["JAX_PROCESS_ID"])
+        )
+    elif _on_tpu_vm() or int(env.get("SLURM_NTASKS", "1")) > 1 or int(env.get("OMPI_COMM_WORLD_SIZE", "1")) > 1:
+        jax.distributed.initialize()
+
+
+def _on_tpu_vm() -> bool:
+    wants_tpu = os.environ.get("JAX_PLATFORMS", "tpu").startswith("tpu")
+    return wants_tpu and any(pathlib.Path(device).exists() for device in ("/dev/accel0", "/dev/vfio/0"))
+
+
+def cache_compilations() -> None:
+    """Keeps compiled programs in ~/.cache/mnet_jax/compiled (or JAX_COMPILATION_CACHE_DIR) for the next start."""
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path.home() / ".cache" / "mnet_jax" / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+class Devices:
+    """The devices of a run: `count` over all processes, and how state and batches get onto those of this one."""
+
+    def __init__(self, num_devices: int | None = None):
+        """Takes all devices, or the first `num_devices` of a run with one process.
+
+        Raises:
+          ValueError: if there are fewer, or if a run of several processes asks for a part of its devices.
+        """
+        available = jax.device_count()
+        num_devices = available if num_devices is None else num_devices
+        if num_devices > available or (jax.process_count() > 1 and num_devices != available):
+            raise ValueError(
+                f"train.num_devices={num_devices}, but there are {available} devices "
+                f"in {jax.process_count()} processes: leave it None to use them all"
+            )
+        self.count = num_devices
+        self.local = jax.local_devices()[:num_devices] if jax.process_count() == 1 else jax.local_devices()
+        self.process_index, self.process_count = jax.process_index(), jax.process_count()
+        mesh = Mesh(np.array(self.local), (AXIS,))
+        self._replicated = NamedSharding(mesh, PartitionSpec())
+        self._split = NamedSharding(mesh, PartitionSpec(AXIS))
+        # pmap takes the devices only where they are not all of them: a pod's other processes have theirs.
+        self._devices = None if num_devices == available else self.local
+
+    def replicate(self, tree: Any) -> Any:
+        """A copy of the tree on each device of this process, as the step takes and returns it."""
+        return jax.device_put(tree, self._replicated)
+
+    def pmap(self, step: Callable, *, donate_state: bool) -> Callable:
+        """`step(state, batch)` on all devices: the state whole on each, the batch split on its first axis."""
+        return jax.pmap(
+            step,
+            AXIS,
+            in_axes=(None, 0),
+            out_axes=None,
+            devices=self._devices,
+            donate_argnums=(0,) if donate_state else (),
+        )
+
+    def split(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """`[B, ...]` of this process to `[devices, B / devices, ...]`."""
+        return {name: x.reshape(len(self.local), -1, *x.shape[1:]) for name, x in batch.items()}
+
+    def feed(self, batches: Iterable[dict[str, np.ndarray]], *, ahead: int = 2) -> Iterator[dict[str, jax.Array]]:
+        """Batches on the devices, `ahead` of them on their way while a step runs."""
+        placed = (jax.device_put(self.split(batch), self._split) for batch in batches)
+        queue = collections.deque(itertools.islice(placed, ahead))
+        while queue:
+            yield queue.popleft()
+            queue.extend(itertools.islice(placed, 1))
+
+
+def fetch(tree: Any) -> Any:
+    """NumPy copies of a replicated tree, which stay valid when the original is donated."""
+    return jax.tree.map(lambda x: np.array(x, copy=True), tree)

@@ -1,0 +1,118 @@
+"""Where a run's weights come from.
+
+In this order, and nowhere else:
+  1. the latest checkpoint of this run (`<workdir>/checkpoints`): the run goes on;
+  2. `init.checkpoint`, a checkpoint of another run: fine-tuning, the classifier fresh where the classes differ;
+  3. fresh weights from the seed.
+"""
+
+from collections.abc import Callable
+
+import jax
+import ml_collections
+import numpy as np
+from etils import epath
+
+from mnet_jax.training import checkpoint
+from mnet_jax.training.config import from_json
+from mnet_jax.training.state import Tree
+
+HEAD = "classifier"
+
+
+def adopt(config: ml_collections.ConfigDict, workdir: str) -> ml_collections.ConfigDict:
+    """Fills in what a fine-tuning config leaves to its checkpoint: the model and how its images are prepared.
+
+    With `init.checkpoint` set and `model.name` None, the architecture (not the dropout) and, where they are None,
+    image size and pixel statistics are those of the checkpoint, or those that this run itself noted at its first start.
+    """
+    if config.init.checkpoint is None or config.model.name is not None:
+        return config
+    noted = epath.Path(workdir) / "config.json"
+    if noted.exists():
+        source = from_json(noted.read_text())
+        mean, std = source.data.mean, source.data.std
+    else:
+        trained = checkpoint.load(config.init.checkpoint)
+        source = trained.config
+        mean, std = source.data.mean or trained.info.mean, source.data.std or trained.info.std
+    config = ml_collections.ConfigDict(config)
+    for name in ("name", "width", "width_rule", "padding", "stem_stride", "norm_epsilon"):
+        config.model[name] = source.model[name]
+    for name, value in (("image_size", source.data.image_size), ("mean", mean), ("std", std)):
+        if config.data[name] is None:
+            config.data[name] = value
+    return config
+
+
+def transplant(fresh: Tree, source: Tree, *, same_classes: bool, log: Callable[[str], None], origin: str) -> Tree:
+    """`fresh` with every value of `source`, except the classifier where the classes are not the same.
+
+    Args:
+      fresh: `{"params", "batch_stats"}` of the model that is about to be trained.
+      source: the same of a trained model.
+      same_classes: whether the two name the same classes in the same order.
+      log: is told what was restored and what was skipped, and why.
+      origin: what to call the source in messages.
+
+    Raises:
+      ValueError: if anything but the classifier differs; lists what is missing, left over or of another shape.
+    """
+    ours, theirs = flat(fresh), flat(source)
+    skipped = {name for name in ours if name.startswith(f"params/{HEAD}/")} if not same_classes else set()
+    rest = {name for name in theirs if not (name.startswith(f"params/{HEAD}/") and skipped)}
+    problems = [f"missing there: {name} {ours[name].shape}" for name in sorted(ours.keys() - rest - skipped)]
+    problems += [f"only there: {name} {theirs[name].shape}" for name in sorted(rest - ours.keys())]
+    problems += [
+        f"{name}: {ours[name].shape} here, {theirs[name].shape} there"
+        for name in sorted(rest & ours.keys())
+        if ours[name].shape != theirs[name].shape
+    ]
+    if problems:
+        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+        raise ValueError(
+            f"the weights of {origin} do not fit this model ({len(problems)} differences): {shown}. "
+            "Set model.name, model.width and model.width_rule to those of the checkpoint"
+        )
+    restored = rest & ours.keys()
+    groups = sorted({name.split("/")[1] for name in restored})
+    size = sum(theirs[name].size for name in restored)
+    log(f"Restored from {origin}: {len(restored)} arrays, {size:,} values, in {_ranges(groups)}")
+    for name in sorted(skipped):
+        shape = f"{theirs[name].shape} there" if name in theirs else "absent there"
+        log(f"Started fresh: {name} {ours[name].shape} ({shape}), because the classes differ")
+
+    def value(path: tuple, leaf: np.ndarray) -> np.ndarray:
+        name = _name(path)
+        return np.asarray(theirs[name], leaf.dtype) if name in restored else leaf
+
+    return jax.tree_util.tree_map_with_path(value, fresh)
+
+
+def from_checkpoint(
+    config: ml_collections.ConfigDict, fresh: Tree, class_names: tuple[str, ...], log: Callable[[str], None]
+) -> Tree:
+    """The variables for a run that starts from `config.init.checkpoint`."""
+    trained = checkpoint.load(config.init.checkpoint, ema=config.init.ema)
+    return transplant(
+        fresh, trained.variables, same_classes=trained.class_names == class_names, log=log, origin=trained.path
+    )
+
+
+def flat(tree: Tree) -> dict[str, np.ndarray]:
+    """`{"params/stem/conv/kernel": array, ...}`."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {_name(path): leaf for path, leaf in leaves}
+
+
+def _name(path: tuple) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _ranges(names: list[str]) -> str:
+    """'block_00 ... block_14, last_conv, stem': numbered names as one range."""
+    blocks = [name for name in names if name.startswith("block")]
+    others = [name for name in names if name not in blocks]
+    if len(blocks) > 2:
+        blocks = [f"{blocks[0]} ... {blocks[-1]}"]
+    return ", ".join(blocks + others)

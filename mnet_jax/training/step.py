@@ -1,0 +1,107 @@
+"""One update and one evaluation, as pure functions of (state, batch). `parallel.py` spreads them over devices."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+
+from mnet_jax.training.state import TrainState, Tree
+
+Batch = dict[str, jax.Array]
+Metrics = dict[str, jax.Array]
+
+
+def _average(old: Tree, new: Tree, decay: jax.Array) -> Tree:
+    return jax.tree.map(lambda a, b: a + (1.0 - decay) * (b - a), old, new)
+
+
+def make_train_step(
+    model: nn.Module,
+    task: Any,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    config: ml_collections.ConfigDict,
+    axis_name: str,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """Returns `step(state, batch) -> (state, metrics)` for one device among those of `axis_name`.
+
+    The batch holds this device's share, [B, ...]. Gradients and batch statistics are means over the devices, so the
+    new state is the same on all of them. Metrics are sums over the whole batch with their `count`, beside the scalars
+    `objective` (the mean that was minimised), `gradient_norm` and `learning_rate`.
+
+    Randomness: `fold_in(seed, step)`, then the example's position in the whole batch (augmentation) or the device
+    (dropout).
+    """
+    parts, ema_decay, ema_warmup = config.train.accumulate_steps, config.ema.decay, config.ema.warmup
+
+    def loss(
+        params: Tree, batch_stats: Tree, inputs: jax.Array, targets: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, tuple[Tree, jax.Array]]:
+        variables = {"params": params, "batch_stats": batch_stats}
+        logits, updated = model.apply(variables, inputs, train=True, mutable=["batch_stats"], rngs={"dropout": key})
+        return jnp.mean(task.loss(logits, targets)), (updated["batch_stats"], logits)
+
+    def gradients(
+        state: TrainState, inputs: jax.Array, targets: jax.Array, key: jax.Array
+    ) -> tuple[Tree, jax.Array, Tree, jax.Array]:
+        """Mean gradient and loss over `parts` equal parts, one after the other, and the logits of all."""
+        value_and_grad = jax.value_and_grad(loss, has_aux=True)
+        if parts == 1:
+            (value, (batch_stats, logits)), grads = value_and_grad(
+                state.params, state.batch_stats, inputs, targets, key
+            )
+            return grads, value, batch_stats, logits
+
+        def part(carry: tuple, xs: tuple) -> tuple:
+            batch_stats, grads, value = carry
+            images, labels, index = xs
+            (part_value, (batch_stats, logits)), part_grads = value_and_grad(
+                state.params, batch_stats, images, labels, jax.random.fold_in(key, index)
+            )
+            return (batch_stats, jax.tree.map(jnp.add, grads, part_grads), value + part_value), logits
+
+        split = jax.tree.map(lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), (inputs, targets))
+        zeros = jax.tree.map(jnp.zeros_like, state.params)
+        (batch_stats, grads, value), logits = jax.lax.scan(
+            part, (state.batch_stats, zeros, jnp.zeros(())), (*split, jnp.arange(parts))
+        )
+        grads, value = jax.tree.map(lambda x: x / parts, (grads, value))
+        return grads, value, batch_stats, logits.reshape(-1, logits.shape[-1])
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        augment_key, dropout_key = jax.random.split(key)
+        device, size = jax.lax.axis_index(axis_name), batch["image"].shape[0]
+        inputs, targets = task.train_inputs(augment_key, batch, device * size + jnp.arange(size))
+        dropout_key = jax.random.fold_in(dropout_key, device)
+        grads, value, batch_stats, logits = gradients(state, inputs, targets, dropout_key)
+        grads, value, batch_stats = jax.lax.pmean((grads, value, batch_stats), axis_name)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        completed, ema = state.step + 1, state.ema
+        if ema is not None:
+            decay = jnp.minimum(ema_decay, (1.0 + completed) / (10.0 + completed)) if ema_warmup else ema_decay
+            ema = _average(ema, {"params": params, "batch_stats": batch_stats}, decay)
+        metrics = {
+            **jax.lax.psum(task.metrics(logits, batch), axis_name),
+            "objective": value,
+            "gradient_norm": optax.global_norm(grads),
+            "learning_rate": schedule(state.step),
+        }
+        return TrainState(completed, params, batch_stats, opt_state, ema), metrics
+
+    return step
+
+
+def make_eval_step(model: nn.Module, task: Any, axis_name: str) -> Callable[[Tree, Batch], Metrics]:
+    """Returns `step(variables, batch) -> metrics`: masked sums over the devices of `axis_name`, with their `count`."""
+
+    def step(variables: Tree, batch: Batch) -> Metrics:
+        logits = model.apply(variables, task.eval_inputs(batch), train=False)
+        return jax.lax.psum(task.metrics(logits, batch), axis_name)
+
+    return step

@@ -1,0 +1,175 @@
+"""Configs: every bad one gets one clear line; durations and batches come out right."""
+
+import ast
+import importlib
+import json
+import pathlib
+
+import ml_collections
+import pytest
+
+from configs import default
+from mnet_jax.data.catalog import DatasetInfo
+from mnet_jax.training import config as config_lib
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("[!_]*.py") if path.stem != "default")
+
+
+def a_config(**fields):
+    config = default.get_config()
+    config.train.num_steps = 10
+    for path, value in fields.items():
+        *parents, key = path.split("__")
+        section = config
+        for parent in parents:
+            section = section[parent]
+        with section.unlocked(), section.ignore_type():
+            section[key] = value
+    return config
+
+
+def an_info(num_train=1000, num_eval=300):
+    return DatasetInfo(
+        name="set", num_classes=3, class_names=("a", "b", "c"), num_train=num_train, num_eval=num_eval,
+        train_split="train", eval_split="test", mean=(127.5,) * 3, std=(127.5,) * 3,
+    )  # fmt: skip
+
+
+# field, value, what the line must contain: 34 ways to get a config wrong
+BAD = [
+    ("model__nme", "v2", "model.nme.*Did you mean 'model.name'"),
+    ("optimiser", "sgd", "unknown config field 'optimiser'"),
+    ("model__width", 0.0, r"model.width=0.0.*above 0"),
+    ("model__width", "wide", "model.width='wide'.*a number"),
+    ("model__width", float("nan"), "model.width=nan"),
+    ("model__dropout", 1.0, "model.dropout=1.0.*below 1"),
+    ("model__dtype", "float16", "choose one of 'float32', 'bfloat16'"),
+    ("model__padding", "valid", "'same', 'symmetric'"),
+    ("model__stem_stride", 3, "choose one of 4, 2, 1"),
+    ("model__width_rule", "keras", "'tf', 'timm', 'torchvision'"),
+    ("model__norm_sync", "yes", "True or False"),
+    ("model__name", None, "init.checkpoint"),
+    ("data__image_size", 16, "from 32 to 4096"),
+    ("data__image_size", (224, 224, 3), r"\(height, width\)"),
+    ("data__image_size", "224", "one number or"),
+    ("data__crop", "inceptoin", "Did you mean 'inception'"),
+    ("data__crop_area", (0.5, 0.1), "lowest, highest"),
+    ("data__crop_area", (0.0, 1.0), "above 0"),
+    ("data__crop_ratio", (1.0,), "lowest, highest"),
+    ("data__mean", (1, 2), "three numbers"),
+    ("data__folder", "photos", 'data.name="folder"'),
+    ("data__name", "folder", 'data.name="folder"'),
+    ("data__eval_crop", 1.5, "at most 1"),
+    ("data__interpolation", "lanczos", "'bilinear', 'bicubic'"),
+    ("train__batch_size", 0, "at least 1"),
+    ("train__batch_size", 12.5, "a whole number"),
+    ("train__batch_size", None, "no default of its own"),
+    ("train__num_epochs", 3.0, "two units for one duration.*--config.train.num_epochs=None"),
+    ("train__num_steps", None, "length of the run is missing"),
+    ("train__label_smoothing", -0.1, "at least 0"),
+    ("optimizer__name", "rmsprob", "Did you mean 'rmsprop'"),
+    ("optimizer__epsilon", 0.0, "above 0"),
+    ("schedule__name", "exponential", "needs schedule.decay_epochs or schedule.decay_steps"),
+    ("schedule__lr_per_256", -1.0, "above 0"),
+    ("ema__decay", 1.0, "below 1"),
+    ("checkpoint__best_metric", "accuracy", "'top1', 'top5', 'loss'"),
+    ("seed", -1, "at least 0"),
+    ("log__every_steps", True, "a whole number"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "line"), BAD)
+def test_bad_config_gives_one_clear_line(field, value, line):
+    with pytest.raises(ValueError, match=line) as error:
+        config_lib.validate(a_config(**{field: value}))
+    assert "\n" not in str(error.value)
+
+
+def test_missing_field_is_named():
+    config = a_config()
+    with config.unlocked():
+        del config.model["width"]
+    with pytest.raises(ValueError, match="'model.width' is missing"):
+        config_lib.validate(config)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_configs_are_valid_and_survive_json(name):
+    config = importlib.import_module(f"configs.{name}").get_config()
+    if name == "finetune":
+        config.init.checkpoint = "runs/some"
+    config_lib.validate(config)
+    again = config_lib.from_json(config_lib.to_json(config))
+    config_lib.validate(again)
+    assert config_lib.difference(config, again) == []
+    assert config_lib.to_json(again) == config_lib.to_json(config)
+
+
+def test_docstring_names_its_own_file():
+    for name in CONFIGS:
+        text = importlib.import_module(f"configs.{name}").__doc__
+        assert f"configs/{name}.py" in text or name == "digits"
+        assert "python train.py" in text
+
+
+def test_json_of_an_older_version_gets_defaults_and_a_newer_one_is_refused():
+    fields = json.loads(config_lib.to_json(a_config()))
+    del fields["model"]["drop_path"]
+    assert config_lib.from_json(json.dumps(fields)).model.drop_path == 0.0
+    fields["model"]["depth"] = 2
+    with pytest.raises(ValueError, match=r"model\.depth"):
+        config_lib.from_json(json.dumps(fields))
+
+
+def test_every_field_of_the_schema_is_read():
+    """A field that nothing reads is a dead option: its name must occur as an attribute somewhere in the package."""
+    read = set()
+    for path in (ROOT / "mnet_jax").rglob("*.py"):
+        read |= {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+    # durations are read by `derive` through DURATIONS
+    read |= {path.rpartition(".")[2] for pair in config_lib.DURATIONS for path in pair}
+    assert [path for path in config_lib.flatten(default.get_config()) if path.rpartition(".")[2] not in read] == []
+
+
+def test_durations_become_steps():
+    config = a_config(train__num_steps=None, train__num_epochs=3.0, train__batch_size=64, schedule__warmup_epochs=0.5)
+    config.eval.every_epochs = 1.5
+    config.checkpoint.every_steps = 7
+    run = config_lib.derive(config, an_info(1000), num_devices=8)
+    assert run.total_steps == round(3 * 1000 / 64) == 47
+    assert run.warmup_steps == round(0.5 * 1000 / 64) == 8
+    assert run.eval_steps == round(1.5 * 1000 / 64) == 23
+    assert (run.checkpoint_steps, run.device_batch) == (7, 8)
+    assert run.epoch(run.total_steps) == pytest.approx(3.0, rel=0.01)
+    # the evaluation batch is never larger than the set, and covers it with whole devices
+    assert run.eval_device_batch == -(-300 // 8)
+
+
+def test_rate_follows_the_batch():
+    rates = [
+        config_lib.derive(a_config(train__batch_size=batch), an_info(), num_devices=1).peak_lr for batch in (256, 1024)
+    ]
+    assert rates == pytest.approx([0.016, 0.064])
+
+
+def test_batch_must_divide_over_devices_and_parts():
+    config = a_config(train__batch_size=100, train__accumulate_steps=2)
+    with pytest.raises(ValueError, match=r"does not divide.*--config.train.batch_size=96"):
+        config_lib.derive(config, an_info(), num_devices=8)
+
+
+def test_warmup_longer_than_the_run():
+    with pytest.raises(ValueError, match="warm-up of 10 steps"):
+        config_lib.derive(a_config(schedule__warmup_steps=10), an_info(), num_devices=1)
+
+
+def test_due_happens_at_intervals_and_at_the_end():
+    assert [step for step in range(1, 11) if config_lib.due(step, 4, 10)] == [4, 8, 10]
+    assert [step for step in range(1, 11) if config_lib.due(step, None, 10)] == [10]
+
+
+def test_difference_names_fields():
+    lines = config_lib.difference(a_config(seed=1), a_config(seed=2))
+    assert lines == ["seed: 1 here, 2 there"]
+    assert isinstance(a_config(), ml_collections.ConfigDict)
