@@ -1,0 +1,28 @@
+"""mnet_jax: MobileNet v1 to v4 in JAX and Flax: `create_model`, `list_models`, `load_checkpoint`, loaded on first use."""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mnet_jax.models import create_model, list_models
+    from mnet_jax.training.checkpoint import load as load_checkpoint
+
+__all__ = ["create_model", "list_models", "load_checkpoint"]
+
+_HOMES = {
+    "create_model": ("mnet_jax.models", "create_model"),
+    "list_models": ("mnet_jax.models", "list_models"),
+    "load_checkpoint": ("mnet_jax.training.checkpoint", "load"),
+}
+
+
+def __getattr__(name: str) -> object:
+    """Imports a public function when it is first asked for, so that `import mnet_jax` costs nothing (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has: {', '.join(__all__)}")
+    module, attribute = _HOMES[name]
+    return getattr(importlib.import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,189 @@
+"""The layers that blocks are made of: convolution with norm and activation, squeeze-excite, attention, residual.
+
+Parameters are float32 whatever the compute dtype; norms and activations are computed in float32 between convolutions
+(XLA fuses them into one pass over the map) and only what leaves a layer has the compute dtype.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.nn import initializers
+
+from mnet_jax.models import specs
+from mnet_jax.models.depthwise import depthwise_conv
+
+
+@dataclasses.dataclass(frozen=True)
+class Compute:
+    """What every layer of a model shares."""
+
+    dtype: str
+    padding: str
+    norm: specs.Norm
+    norm_axis_name: str | None
+
+
+# --- Activations: float32 [..., C] -> the same ---
+
+
+def relu6(x: jax.Array) -> jax.Array:
+    """min(max(x, 0), 6); one clamp, whose gradient is 0 at both corners."""
+    return lax.clamp(0.0, x, 6.0)
+
+
+def hard_sigmoid(x: jax.Array) -> jax.Array:
+    """relu6(x + 3) / 6, V3's (not Keras 2's 0.2 x + 0.5)."""
+    return relu6(x + 3.0) * (1.0 / 6.0)
+
+
+def hard_swish(x: jax.Array) -> jax.Array:
+    """x relu6(x + 3) / 6."""
+    return x * hard_sigmoid(x)
+
+
+def gelu(x: jax.Array) -> jax.Array:
+    """The exact GELU (erf), as in timm and the model garden; not the tanh approximation that jax defaults to."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "relu": jax.nn.relu,
+    "relu6": relu6,
+    "hard_sigmoid": hard_sigmoid,
+    "hard_swish": hard_swish,
+    "gelu": gelu,
+}
+
+# --- Initialisers ---
+
+# timm's `_init_weight_goog` (from the EfficientNet TPU code): normal, variance 2 / fan-out, where a depthwise filter's
+# fan-out is k * k. slim used a truncated normal of 0.09 for all layers, which fits none of them especially.
+CONV_INIT = initializers.variance_scaling(2.0, "fan_out", "normal")
+DEPTHWISE_INIT = initializers.variance_scaling(2.0, "fan_in", "normal")  # [k, k, 1, C]: flax's fan-in is k * k
+# timm's MultiQueryAttention2d, "appeared to improve stability"; shapes [in, out].
+ATTENTION_INIT = initializers.xavier_uniform()
+# torchvision's mobilenetv2.py and v3: starts at the loss of a uniform guess, for any number of classes. (timm's range
+# grows as the classes get fewer.)
+CLASSIFIER_INIT = initializers.normal(0.01)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over all axes but the last, [..., C] -> float32 [..., C].
+
+    Statistics take one pass: mean and mean square of x - m, with m the running mean. The textbook one-pass form is m =
+    0; it cancels catastrophically where a channel's mean is large against its deviation, and m is near the mean after a
+    few steps. Over `norm_axis_name` they are those of the global batch. The running variance is the unbiased one, as in
+    TensorFlow's fused kernel and PyTorch.
+    """
+
+    compute: Compute
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        features = x.shape[-1]
+        scale = self.param("scale", initializers.ones, (features,), jnp.float32)
+        bias = self.param("bias", initializers.zeros, (features,), jnp.float32)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (features,), jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, (features,), jnp.float32)
+
+        def channels(vector: jax.Array) -> jax.Array:
+            return vector.reshape((1,) * (x.ndim - 1) + (features,))
+
+        centred = x.astype(jnp.float32) - channels(lax.stop_gradient(running_mean.value))
+        if not train:
+            factor = scale * lax.rsqrt(running_var.value + self.compute.norm.epsilon)
+            return centred * channels(factor) + channels(bias)
+
+        axes = tuple(range(x.ndim - 1))
+        moments = jnp.stack([centred.mean(axes), jnp.square(centred).mean(axes)])
+        count = x.size // features
+        if self.compute.norm_axis_name is not None:
+            moments = lax.pmean(moments, self.compute.norm_axis_name)
+            count *= lax.axis_size(self.compute.norm_axis_name)
+        offset, square = moments
+        variance = jnp.maximum(square - jnp.square(offset), 0.0)
+        if not self.is_initializing():
+            keep = self.compute.norm.decay
+            unbiased = variance * (count / max(count - 1, 1))
+            running_mean.value += (1 - keep) * offset
+            running_var.value = keep * running_var.value + (1 - keep) * unbiased
+        factor = scale * lax.rsqrt(variance + self.compute.norm.epsilon)
+        return (centred - channels(offset)) * channels(factor) + channels(bias)
+
+
+class Conv(nn.Module):
+    """One `specs.ConvPlan`: [N, H, W, C] (or [N, C] for a pointwise layer) -> the same rank.
+
+    Variables: "kernel" [C, out] pointwise, [k, k, C, out] otherwise, "depthwise_kernel" [k, k, 1, C]; "norm" or "bias".
+    """
+
+    plan: specs.ConvPlan
+    compute: Compute
+    kernel_init: initializers.Initializer = CONV_INIT
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        plan, dtype = self.plan, self.compute.dtype
+        x = x.astype(dtype)
+        if plan.depthwise:
+            shape = (plan.kernel, plan.kernel, 1, plan.features)
+            kernel = self.param("depthwise_kernel", DEPTHWISE_INIT, shape, jnp.float32)
+            x = depthwise_conv(x, kernel.astype(dtype), plan.stride, self._padding(x))
+        elif plan.kernel > 1:
+            shape = (plan.kernel, plan.kernel, plan.in_features, plan.features)
+            kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+            x = lax.conv_general_dilated(
+                x,
+                kernel.astype(dtype),
+                (plan.stride, plan.stride),
+                self._padding(x),
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            )
+        else:
+            kernel = self.param("kernel", self.kernel_init, (plan.in_features, plan.features), jnp.float32)
+            x = jnp.einsum("...c,cd->...d", x, kernel.astype(dtype))
+        if plan.norm:
+            x = BatchNorm(self.compute, name="norm")(x, train=train)
+        elif plan.bias:
+            bias = self.param("bias", initializers.zeros, (plan.features,), jnp.float32)
+            x = x.astype(jnp.float32) + bias.reshape((1,) * (x.ndim - 1) + (plan.features,))
+        if plan.activation is not None:
+            x = ACTIVATIONS[plan.activation](x)
+        return x.astype(dtype)
+
+    def _padding(self, x: jax.Array) -> tuple[tuple[int, int], tuple[int, int]]:
+        height, width = (
+            specs.explicit_padding(self.compute.padding, size, self.plan.kernel, self.plan.stride)
+            for size in x.shape[1:3]
+        )
+        return height, width
+
+
+class SqueezeExcite(nn.Module):
+    """[N, H, W, C] -> the same, each channel multiplied by a learned function of all channels' averages."""
+
+    plan: specs.SqueezeExcitePlan
+    compute: Compute
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        gate = x.mean((1, 2), dtype=jnp.float32)
+        for layer in (self.plan.reduce, self.plan.expand):
+            gate = Conv(layer, self.compute, name=layer.name)(gate, train=train)
+        return x * gate[:, None, None, :]
+
+
+def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+    """Multi-query attention: query [N, L, heads, d], key and value [N, M, d], shared by all heads -> [N, L, heads, d].
+
+    Positions and heads are one axis of one matrix product per image; the softmax is in float32.
+    """
+    batch, length, heads, features = query.shape
+    query = query.reshape(batch, length * heads, features) * features**-0.5
+    scores = jnp.einsum("nld,nmd->nlm", query, key, preferred_element_type=jnp.float32)
+    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
+    return jnp.einsum("nlm,nmd->nld", weights, value).reshape(batch, length, heads, features)

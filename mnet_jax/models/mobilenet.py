@@ -1,0 +1,107 @@
+"""MobileNet: a plan -> logits for classification, or feature maps for other heads."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mnet_jax.models import specs
+from mnet_jax.models.blocks import MODULES
+from mnet_jax.models.layers import CLASSIFIER_INIT, Compute, Conv
+from mnet_jax.models.tables import SPECS
+
+DTYPES = ("float32", "bfloat16")
+
+
+class MobileNet(nn.Module):
+    """Any network of the family.
+
+    Variables: {"params": ..., "batch_stats": ...}, all float32, in scopes named after the plan's layers: "stem",
+    "block_00" ..., "last_conv", "head", "classifier". Dropout and drop path draw from the rng stream "dropout".
+
+    Attributes:
+      plan: what `specs.resolve` made.
+      dtype: compute dtype of convolutions, "float32" or "bfloat16"; norm statistics, pooling and logits are float32.
+      norm_axis_name: mapped axis over which batch-norm statistics are those of the global batch; None: each device's
+      own.
+    """
+
+    plan: specs.ModelPlan
+    dtype: str = "float32"
+    norm_axis_name: str | None = None
+
+    def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
+        """Images, float [N, H, W, 3], normalised, any size from 32 -> logits, float32 [N, num_classes]."""
+        return self._run(images, train=train, classify=True)
+
+    def features(self, images: jax.Array, *, train: bool = False) -> dict[int, jax.Array]:
+        """Maps for other heads, keyed by stride: 4, 8, 16, 32 (from `plan.stem_stride` on), each [N, H', W', C].
+
+        Each is the output of the last block at its stride (`plan.feature_blocks`), before `last_conv`: V1 the last
+        separable block; V2 and V3 the last projection, without activation; V4 the last UIB or attention block. H' is H
+        / stride, rounded up.
+        """
+        return self._run(images, train=train, classify=False)
+
+    @nn.compact
+    def _run(self, images: jax.Array, *, train: bool, classify: bool) -> jax.Array | dict[int, jax.Array]:
+        plan = self.plan
+        compute = Compute(self.dtype, plan.padding, plan.norm, self.norm_axis_name)
+        strides = {name: stride for stride, name in plan.feature_blocks}
+        features = {}
+        x = Conv(plan.stem, compute, name="stem")(images, train=train)
+        for block in plan.blocks:
+            x = MODULES[type(block)](block, compute, name=block.name)(x, train=train)
+            if block.name in strides:
+                features[strides[block.name]] = x
+        if not classify:
+            return features
+        if plan.last_conv is not None:
+            x = Conv(plan.last_conv, compute, name="last_conv")(x, train=train)
+        x = x.mean((1, 2), dtype=jnp.float32)
+        if plan.head is not None:
+            x = Conv(plan.head, compute, name="head")(x, train=train)
+        x = nn.Dropout(plan.dropout, name="dropout")(x, deterministic=not train)
+        exact = Compute("float32", plan.padding, plan.norm, self.norm_axis_name)
+        return Conv(plan.classifier, exact, kernel_init=CLASSIFIER_INIT, name="classifier")(x, train=train)
+
+
+def list_models() -> list[str]:
+    """Names that `create_model` knows."""
+    return list(SPECS)
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int = 1000,
+    width: float = 1.0,
+    width_rule: str = "tf",
+    dropout: float | None = None,
+    drop_path: float = 0.0,
+    dtype: str = "float32",
+    padding: str = "same",
+    stem_stride: int = 4,
+    norm_decay: float | None = None,
+    norm_epsilon: float | None = None,
+    norm_axis_name: str | None = None,
+) -> MobileNet:
+    """Returns the network `name` (see `list_models`); arguments as in `specs.resolve` and `MobileNet`.
+
+    Raises:
+      ValueError: one line that says what was given and what is allowed.
+    """
+    specs.check_choice("model", name, list_models())
+    specs.check_choice("dtype", dtype, DTYPES)
+    plan = specs.resolve(
+        SPECS[name],
+        num_classes=num_classes,
+        width=width,
+        width_rule=width_rule,
+        dropout=dropout,
+        drop_path=drop_path,
+        padding=padding,
+        stem_stride=stem_stride,
+        norm_decay=norm_decay,
+        norm_epsilon=norm_epsilon,
+    )
+    return MobileNet(plan, dtype=dtype, norm_axis_name=norm_axis_name)
