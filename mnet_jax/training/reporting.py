@@ -225,7 +225,7 @@ class Reporter:
 
     def _record(self, kind: str, step: int, metrics: Mapping[str, float]) -> dict[str, float | int | None]:
         """Writes metrics.jsonl and TensorBoard; returns the metrics as plain numbers, None where not finite."""
-        plain = {name: _plain_number(value) for name, value in metrics.items()}
+        plain = {name: plain_number(value) for name, value in metrics.items()}
         row = {
             "kind": kind,
             "step": int(step),
@@ -414,7 +414,7 @@ def _drop_rows_after(path: pathlib.Path, start_step: int) -> list[dict]:
     return rows
 
 
-def _plain_number(value: float) -> float | int | None:
+def plain_number(value: float) -> float | int | None:
     """A Python number of any scalar (NumPy's, a device's); None for NaN and the infinities."""
     if isinstance(value, int):
         return value
