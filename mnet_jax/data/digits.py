@@ -1,0 +1,85 @@
+"""`digits`: the 1,797 real handwritten digits that scikit-learn ships, as an offline TFDS set.
+
+8x8 pixels, from the UCI set "Optical recognition of handwritten digits".
+"""
+
+import contextlib
+import io
+import os
+import pathlib
+import tempfile
+
+import numpy as np
+
+VERSION = "1.0.0"
+NUM_TEST = 360  # one in five, and the rest, 1,437, is for training
+
+
+def is_test(labels: np.ndarray) -> np.ndarray:
+    """Which rows are the test set, bool [N]: the last fifth of each class in scikit-learn's order; `NUM_TEST` in all.
+
+    The first 360 places of a round over the classes; classes have 174 to 183 rows, so each gives exactly 36.
+    The tail of each class is from other writers than its head: the split does not flatter.
+    """
+    per_class = NUM_TEST // 10
+    test = np.zeros(len(labels), bool)
+    for label in range(10):
+        test[np.flatnonzero(labels == label)[-per_class:]] = True
+    return test
+
+
+def prepare(data_dir: str | os.PathLike) -> None:
+    """Writes the TFDS set `digits` under `data_dir` unless it is there; safe when several processes do so at once."""
+    target = pathlib.Path(data_dir).expanduser() / "digits" / VERSION
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".digits-", dir=target.parent) as part:
+        _build(part)
+        try:  # a rename is atomic: other processes see all of it or nothing
+            (pathlib.Path(part) / "digits" / VERSION).rename(target)
+        except OSError:
+            if not target.exists():  # otherwise another process was first with the same files
+                raise
+
+
+def _build(data_dir: str) -> None:
+    import tensorflow_datasets as tfds
+    from sklearn.datasets import load_digits
+
+    import mnet_jax.data.host  # noqa: F401  (before TFDS imports tensorflow)
+
+    class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        """scikit-learn's handwritten digits."""
+
+        name = "digits"
+        VERSION = tfds.core.Version(VERSION)
+        pkg_dir_path = pathlib.Path(__file__).parent
+        code_path = (
+            None  # TFDS 4.9.10 would look for a list of checksums beside this file, with a package it does not require
+        )
+
+        def _info(self) -> tfds.core.DatasetInfo:
+            features = tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(8, 8, 1), encoding_format="png"),
+                    "label": tfds.features.ClassLabel(names=[str(i) for i in range(10)]),
+                }
+            )
+            return tfds.core.DatasetInfo(builder=self, features=features, supervised_keys=("image", "label"))
+
+        def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
+            raw = load_digits()
+            test = is_test(raw.target)
+            return {"train": self._examples(raw, ~test), "test": self._examples(raw, test)}
+
+        def _examples(self, raw: dict, rows: np.ndarray) -> dict:
+            pixels = np.round(raw.images * (255 / 16)).astype(np.uint8)[..., None]  # stored as counts 0 .. 16
+            return {int(i): {"image": pixels[i], "label": int(raw.target[i])} for i in np.flatnonzero(rows)}.items()
+
+        def _generate_examples(self) -> None:
+            raise AssertionError("the splits bring their examples")  # abstract in the base class
+
+    tfds.disable_progress_bar()
+    with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints about downloads; there are none
+        Digits(data_dir=data_dir).download_and_prepare()
