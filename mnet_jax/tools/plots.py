@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # Two of the eight colours of Okabe and Ito (2008), told apart with any colour vision and in grey print.
-_BLUE, _VERMILLION, _GREY = "#0072B2", "#D55E00", "#707070"
+TRAINING, EVALUATION, _GREY = "#0072B2", "#D55E00", "#707070"
 _FEW = 40  # up to this many points each is marked; beyond it a noisy curve gets a running mean
 
 
@@ -35,21 +35,21 @@ def draw_curves(metrics: str | os.PathLike, out: str | os.PathLike, *, title: st
 
     figure = Figure(figsize=(9.0, 6.0), dpi=120, layout="constrained")  # 1080 x 720: sharp at a README's 800 to 900
     (loss, accuracy), (rate, speed) = figure.subplots(2, 2, sharex=True)
-    figure.suptitle(_title(title or metrics.resolve().parent.name, evals, unit), fontsize=11)
+    figure.suptitle(title_line(title or metrics.resolve().parent.name, evals, unit), fontsize=11)
 
-    _curve(loss, train, unit, "loss", color=_BLUE, label="training")
-    _curve(loss, evals, unit, "loss", color=_VERMILLION, label="evaluation", marker="o", smooth=False)
+    _curve(loss, train, unit, "loss", color=TRAINING, label="training")
+    _curve(loss, evals, unit, "loss", color=EVALUATION, label="evaluation", marker="o", smooth=False)
     _finish(loss, "loss", log=_spans_decades([row.get("loss") for row in train + evals]))
 
-    _curve(accuracy, train, unit, "top1", color=_BLUE, label="training", scale=100.0)
-    _curve(accuracy, evals, unit, "top1", color=_VERMILLION, label="evaluation", scale=100.0, marker="o", smooth=False)
+    _curve(accuracy, train, unit, "top1", color=TRAINING, label="training", scale=100.0)
+    _curve(accuracy, evals, unit, "top1", color=EVALUATION, label="evaluation", scale=100.0, marker="o", smooth=False)
     _finish(accuracy, "top-1 accuracy, %", top=100.0)
 
-    _curve(rate, train, unit, "learning_rate", color=_BLUE, smooth=False)
+    _curve(rate, train, unit, "learning_rate", color=TRAINING, smooth=False)
     rate.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
     _finish(rate, "learning rate", from_zero=True)
 
-    _curve(speed, train, unit, "images_per_second", color=_BLUE)
+    _curve(speed, train, unit, "images_per_second", color=TRAINING)
     speed.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 10 else f"{value:.3g}")
     _finish(speed, "images/s", from_zero=True)
     for axes in (rate, speed):
@@ -64,7 +64,7 @@ def draw_curves(metrics: str | os.PathLike, out: str | os.PathLike, *, title: st
     beside.replace(out)
 
 
-def _title(name: str, evals: Sequence[dict], unit: str) -> str:
+def title_line(name: str, evals: Sequence[dict], unit: str) -> str:
     known = [row for row in evals if row.get("top1") is not None]
     if not known:
         return name
@@ -93,15 +93,16 @@ def _curve(
     x = [row[unit] for row in rows]
     y = [float("nan") if row.get(name) is None else scale * row[name] for row in rows]
     few = len(rows) <= _FEW
-    style = {"color": color, "linewidth": 1.6, "markersize": 4 if marker == "o" else 6}
+    style = {"color": color, "linewidth": 1.6, "markersize": 4 if marker == "o" else 7}
     if few or not smooth:
-        axes.plot(x, y, marker=marker if few else None, label=label, **style)
+        # unclipped: a dot on the edge, such as a learning rate of 0, shows whole
+        axes.plot(x, y, marker=marker if few else None, label=label, clip_on=not few, **style)
         return
     axes.plot(x, y, color=color, linewidth=0.6, alpha=0.3)
-    axes.plot(x, _running_mean(y, max(3, len(y) // 50)), label=label, **style)
+    axes.plot(x, running_mean(y, max(3, len(y) // 50)), label=label, **style)
 
 
-def _running_mean(values: Sequence[float], width: int) -> np.ndarray:
+def running_mean(values: Sequence[float], width: int) -> np.ndarray:
     """Mean over a window of `width` values around each, shorter at the ends; NaNs are left out, and stay gaps."""
     values = np.asarray(values)
     known = np.isfinite(values)
