@@ -51,7 +51,7 @@ def claim(workdir: str, config: ml_collections.ConfigDict, *, is_main: bool) -> 
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_suffix(".json.part")
         beside.write_text(to_json(config))
-        beside.rename(path)
+        beside.replace(path)
 
 
 class Preemption:
@@ -83,9 +83,10 @@ class Window:
 
     def __init__(self, batch_size: int):
         self._batch_size = batch_size
-        self._restart()
+        self.restart()
 
-    def _restart(self) -> None:
+    def restart(self) -> None:
+        """Begins anew; called after an evaluation too, whose time is not the step's."""
         self._metrics: list[tuple[int, dict[str, jax.Array]]] = []
         self._wait, self._start = 0.0, time.perf_counter()
 
@@ -95,10 +96,6 @@ class Window:
         self._wait += wait
         if len(self._metrics) > 2:
             jax.block_until_ready(self._metrics[-3][1])
-
-    def pause(self, seconds: float) -> None:
-        """Takes time that was spent on something else (an evaluation) out of the rate."""
-        self._start += seconds
 
     def report(self) -> dict[str, float]:
         """Means since the last call.
@@ -129,11 +126,8 @@ class Window:
             "images_per_second": len(rows) * self._batch_size / max(seconds, 1e-9),
             "data_wait": min(1.0, self._wait / max(seconds, 1e-9)),
         }
-        self._restart()
+        self.restart()
         return means
-
-    def __len__(self) -> int:
-        return len(self._metrics)
 
 
 def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
@@ -177,19 +171,17 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
             state, step_metrics = train_step(state, batch)
             window.add(step, step_metrics, wait)
             reporter.advance(step)
-            if due(step, run.log_steps, run.total_steps):
-                reporter.train(step, window.report())
             stop = preemption.reached(step)
             evaluate = due(step, run.eval_steps, run.total_steps)
-            paused = time.perf_counter()
+            save = evaluate or stop or due(step, run.checkpoint_steps, run.total_steps)
+            if save or due(step, run.log_steps, run.total_steps):
+                reporter.train(step, window.report())  # refuses to go on with a loss that is not finite
             if evaluate:
                 metrics = evaluator(state.variables(ema=True))
                 reporter.evaluation(step, metrics)
-            if evaluate or stop or due(step, run.checkpoint_steps, run.total_steps):
-                if len(window):
-                    reporter.train(step, window.report())  # refuses to go on with a loss that is not finite
+            if save:
                 checkpoints.save(step, fetch(state), config, info, metrics if evaluate else None)
-            window.pause(time.perf_counter() - paused)
+                window.restart()
             if stop and step < run.total_steps:
                 checkpoints.wait()
                 reporter.info(f"Asked to stop: saved step {step}. The same command goes on from there.")
@@ -248,6 +240,6 @@ def _headline(config: ml_collections.ConfigDict, info: catalog.DatasetInfo, run:
     height, width = run.image_size
     return (
         f"{config.model.name} x{config.model.width:g} on {info.name}: {info.num_train:,} images, "
-        f"{info.num_classes} classes, {height}x{width} px; {run.total_steps:,} steps of {config.train.batch_size} images "
-        f"({run.epoch(run.total_steps):.4g} epochs) on {devices.count} x {devices.local[0].device_kind}"
+        f"{info.num_classes} classes, {height}x{width} px; {run.total_steps:,} steps of "
+        f"{config.train.batch_size} images ({run.epoch(run.total_steps):.4g} epochs) on {devices.count} x {devices.local[0].device_kind}"
     )

@@ -50,8 +50,8 @@ def make_optimizer(config: ml_collections.ConfigDict, run: RunPlan) -> optax.Gra
     """Clipping, weight decay and the update rule of `config.optimizer`, with the learning rate of `config.schedule`.
 
     RMSprop has TensorFlow's form: epsilon inside the root, the average of squares starts at 1 (the slot of
-    tf.train.RMSPropOptimizer is initialised with ones), and the learning rate goes into the momentum accumulator. In optax
-    the first two are not the defaults.
+    tf.train.RMSPropOptimizer is initialised with ones), and the learning rate goes into the momentum accumulator.
+    In optax the first two are not the defaults.
     """
     section = config.optimizer
     schedule = make_schedule(config, run)
