@@ -6,13 +6,19 @@ Results go to stdout, everything else to stderr. Exit codes: 0 done; 1 done, but
 
 import argparse
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn, TextIO
 
 # Before anything imports them: TensorFlow, absl and JAX tell of processor features and missing accelerators otherwise.
-_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "GLOG_minloglevel": "3", "TPU_MIN_LOG_LEVEL": "3", "TPU_STDERR_LOG_LEVEL": "3"}
+_QUIET = {
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "TF_ENABLE_ONEDNN_OPTS": "0",
+    "TPU_MIN_LOG_LEVEL": "3",
+    "TPU_STDERR_LOG_LEVEL": "3",
+}
 
 _COMMANDS = ("models", "summary", "evaluate", "predict")
 
@@ -28,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = _parser().parse_args(argv)
         # libraries that print go to stderr: stdout holds the result only
         out = sys.stdout
+        if isinstance(out, io.TextIOWrapper):
+            out.reconfigure(errors="backslashreplace")  # a file or class name that this terminal cannot show
         with contextlib.redirect_stdout(sys.stderr):
             code = _run(args, out)
         out.flush()

@@ -127,7 +127,7 @@ class Reporter:
                 initial=start_step,
                 file=self._terminal,
                 dynamic_ncols=True,
-                smoothing=0.05,
+                smoothing=0,  # time left by the mean speed, or each evaluation would throw it off
                 bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {remaining} left{postfix}",
             )
 
@@ -156,6 +156,8 @@ class Reporter:
             return
         if self._anchor is None:
             self._anchor = (step, time.monotonic())
+            if self._bar is not None:
+                self._bar.unpause()  # its clock, too, starts after the first step
         if self._bar is not None:
             self._guard("terminal", lambda: self._bar.update(step - self._bar.n))
 
