@@ -4,6 +4,7 @@ import os
 
 # Before the import: TensorFlow prints its build flags and processor features at levels below 3.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # images only; its start-up message ignores the log level
 
 import tensorflow as tf
 

@@ -59,7 +59,7 @@ def train_batches(
     )
 
     def example(contents: tf.Tensor, label: tf.Tensor, index: tf.Tensor, key: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        image = decode.train_image(contents, tf.stack([key, index]), data, image_shape(data))
+        image = decode.train_image(contents, key, index, data, image_shape(data))
         return image, tf.cast(label, tf.int32), index
 
     dataset = encoded.map(example, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size, drop_remainder=True)

@@ -36,14 +36,14 @@ class TFRecords:
         return TFRecords(tuple(shards), count, self.num_bytes * count // max(self.num_examples, 1))
 
     def read(self, order: tf.Tensor | None = None) -> tf.data.Dataset:
-        """Yields (serialized example, index int64): shard after shard, or interleaved in the given `order` of shards."""
+        """Yields (serialized example, index int64), shard after shard or interleaved in the given `order` of shards."""
         paths = tf.constant([shard.path for shard in self.shards])
         numbers = tf.constant([[s.skip, s.take, s.first] for s in self.shards], tf.int64)
 
         def records(i: tf.Tensor) -> tf.data.Dataset:
             skip, take, first = tf.unstack(numbers[i])
-            # 8 MiB at a time: a remote file (gs://) is read in few requests. The range ends the zip where the shard ends:
-            # `take` with a tensor crashes here in TensorFlow 2.21 (segmentation fault as the iterator is made).
+            # 8 MiB at a time: a remote file (gs://) is read in few requests. The range ends the zip where the shard
+            # ends: `take` with a tensor crashes here in TensorFlow 2.21 (segmentation fault as the iterator is made).
             file = tf.data.TFRecordDataset(paths[i], buffer_size=8 << 20).skip(skip)
             return tf.data.Dataset.zip(file, tf.data.Dataset.range(first, first + take))
 
