@@ -16,7 +16,7 @@ NUM_TEST = 360  # one in five, and the rest, 1,437, is for training
 
 
 def is_test(labels: np.ndarray) -> np.ndarray:
-    """Which rows are the test set, bool [N]: 36 of each class (of 174 to 183), evenly spread in scikit-learn's order."""
+    """Which rows are the test set, bool [N]: 36 of each class (of 174 to 183), spread evenly over them."""
     per_class = NUM_TEST // 10
     test = np.zeros(len(labels), bool)
     for label in range(10):
