@@ -42,6 +42,10 @@ def _from_tiff(tiff: bytes) -> int:
     return 1
 
 
+def _parse_scalar(header: bytes | np.ndarray) -> np.int32:
+    return np.int32(parse(header if isinstance(header, bytes) else header.item()))  # an array of objects when eager
+
+
 def orientation(contents: tf.Tensor) -> tf.Tensor:
     """The orientation of a JPEG (scalar string), int32 scalar.
 
@@ -55,11 +59,12 @@ def orientation(contents: tf.Tensor) -> tf.Tensor:
 
     def parsed() -> tf.Tensor:
         header = tf.strings.substr(contents, 0, _PARSED)
-        value = tf.numpy_function(lambda h: np.int32(parse(h)), [header], tf.int32, stateful=False)
+        value = tf.numpy_function(_parse_scalar, [header], tf.int32, stateful=False)
         return tf.ensure_shape(value, [])
 
     # Without metadata the quantisation tables (FF DB) follow at once, or after the 18 bytes of a JFIF segment.
-    start = tf.strings.substr([contents] * 3, [2, 2, 20], [2, 4, 2]) == [b"\xff\xdb", b"\xff\xe0\x00\x10", b"\xff\xdb"]
+    head = tf.strings.substr(contents, 0, 22)
+    start = tf.strings.substr([head] * 3, [2, 2, 20], [2, 4, 2]) == [b"\xff\xdb", b"\xff\xe0\x00\x10", b"\xff\xdb"]
     plain = start[0] | (start[1] & start[2])
     return tf.cond(plain, lambda: 1, search)
 
