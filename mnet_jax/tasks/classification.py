@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mnet_jax.tasks.augment import augment_images, mix
+from mnet_jax.tasks.augment import augment_images
 from mnet_jax.tasks.augment_config import AugmentConfig
+from mnet_jax.tasks.mixing import mix
 
 Batch = Mapping[str, jax.Array]
 
@@ -46,8 +47,10 @@ class Classification:
         `positions` int32 [B] number the examples of the step over all devices: what happens to an example depends on
         (key, position) only. Mixing draws its weight from the key and pairs examples within this batch.
         """
-        images = augment_images(key, batch["image"], positions, self.augment, fill=self.mean)
-        return mix(key, self._normalise(images), self._targets(batch), self.augment)
+        image_key, mix_key = jax.random.split(key)
+        fill = tuple(min(255, max(0, round(value))) for value in self.mean)
+        images = augment_images(image_key, batch["image"], positions, self.augment, fill=fill)
+        return mix(mix_key, self._normalise(images), self._targets(batch), self.augment)
 
     def eval_inputs(self, batch: Batch) -> jax.Array:
         """Normalised inputs float32 [B, H, W, 3]."""
