@@ -19,8 +19,10 @@ Padding = tuple[tuple[int, int], tuple[int, int]]
 
 # Channels a group on TPU (block-diagonal kernels): 8 beat 1, 4, 16, 32 and C in v3_large's layers (docs/depthwise.md).
 TPU_GROUP = 8
-# Images summed in one chain of multiply-adds in the CPU's kernel gradient; bounds code size and compile time.
-CPU_CHAIN = 16
+# CPU kernel gradient: rows (or images) summed in registers, and taps that share one loop. 8 x 10 multiply-adds are
+# about what LLVM still unrolls; beyond that it stops vectorising and the gradient is five times slower.
+CPU_CHAIN = 8
+CPU_TAPS = 10
 
 
 def depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
@@ -191,87 +193,97 @@ def _tpu_group(channels: int) -> int:
     return TPU_GROUP if channels % TPU_GROUP == 0 else 1
 
 
-# CPU: XLA:CPU has no fast grouped convolution, but vectorises chains of element-wise operations over the channels.
+# CPU: XLA:CPU has no fast grouped convolution, but vectorises element-wise loops over the channels and splits them over
+# its threads.
 
 
 def cpu_convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
-    """kh * kw shifted multiply-adds, one fused loop."""
+    """kh * kw shifted multiply-adds in one fused loop."""
     kh, kw = kernel.shape[:2]
-    out_h, out_w = output_size(x.shape[1:3], (kh, kw), stride, padding)
-    wide = _accumulator(x.dtype)
-    x = _pad(x, padding)
-    weights = kernel.astype(wide)
-    total = None
-    for i in range(kh):
-        for j in range(kw):
-            end = (x.shape[0], i + (out_h - 1) * stride + 1, j + (out_w - 1) * stride + 1, x.shape[3])
-            tap = lax.slice(x, (0, i, j, 0), end, (1, stride, stride, 1)).astype(wide)
-            term = tap * weights[None, None, i, j]
-            total = term if total is None else total + term
-    return total.astype(x.dtype)
+    out = output_size(x.shape[1:3], (kh, kw), stride, padding)
+    padded = _padded(x, padding)
+    kernel = kernel.astype(padded.dtype)
+    taps = [_shifted(padded, i, j, stride, out) * kernel[None, None, i, j] for i in range(kh) for j in range(kw)]
+    return sum(taps[1:], start=taps[0]).astype(x.dtype)
 
 
 def cpu_input_gradient(
     dy: jax.Array, kernel: jax.Array, stride: int, padding: Padding, image: tuple[int, int]
 ) -> jax.Array:
-    """One small correlation a phase (polyphase form), so that no multiply-add meets a zero of the dilated dy."""
-    phases = [[None] * stride for _ in range(stride)]
+    """One small convolution a phase (polyphase form), so that no multiply-add meets a zero of a dilated dy.
+
+    Row stride * a + p of the padded image receives dy[a - m] * kernel[p + stride * m] for every m; columns likewise.
+    """
+    kh, kw = kernel.shape[:2]
     (low_h, _), (low_w, _) = padding
-    height, width = (-(-(size + low) // stride) for size, low in zip(image, (low_h, low_w), strict=True))
-    for p in range(stride):
-        for q in range(stride):
-            part = kernel[p::stride, q::stride]
-            if 0 in part.shape:  # a 1x1 kernel never reaches the odd rows or columns
-                phases[p][q] = jnp.zeros((dy.shape[0], height, width, dy.shape[3]), dy.dtype)
-                continue
-            ph, pw = part.shape[:2]
-            around = ((ph - 1, height - dy.shape[1]), (pw - 1, width - dy.shape[2]))
-            phases[p][q] = cpu_convolve(dy, part[::-1, ::-1], 1, around)
-    if stride == 1:
-        padded = phases[0][0]
-    else:
-        rows = [jnp.stack(row, axis=3) for row in phases]
-        padded = jnp.stack(rows, axis=2).reshape(dy.shape[0], height * stride, width * stride, dy.shape[3])
-    crop_h, crop_w = (image[0] - padded.shape[1] + low_h, image[1] - padded.shape[2] + low_w)
-    return _pad(padded, ((-low_h, crop_h), (-low_w, crop_w)))
+    height, width = -(-(image[0] + low_h) // stride), -(-(image[1] + low_w) // stride)
+    reach_h, reach_w = (kh - 1) // stride, (kw - 1) // stride
+    padded = _padded(dy, ((reach_h, height - dy.shape[1]), (reach_w, width - dy.shape[2])))
+    kernel = kernel.astype(padded.dtype)
+
+    def phase(p: int, q: int) -> jax.Array:
+        total = jnp.zeros((dy.shape[0], height, width, dy.shape[3]), padded.dtype)
+        for i in range(p, kh, stride):
+            for j in range(q, kw, stride):
+                seen = _shifted(padded, reach_h - i // stride, reach_w - j // stride, 1, (height, width))
+                total += seen * kernel[None, None, i, j]
+        return total.astype(dy.dtype)
+
+    rows = [jnp.stack([phase(p, q) for q in range(stride)], axis=3) for p in range(stride)]
+    dx = jnp.stack(rows, axis=2).reshape(dy.shape[0], height * stride, width * stride, dy.shape[3])
+    crop = ((-low_h, low_h + image[0] - dx.shape[1]), (-low_w, low_w + image[1] - dx.shape[2]))
+    return _pad(dx, crop)
 
 
 def cpu_kernel_gradient(
     x: jax.Array, dy: jax.Array, stride: int, padding: Padding, window: tuple[int, int]
 ) -> jax.Array:
-    """A loop over the taps; in it chains of multiply-adds over the images, then a product with ones over positions."""
-    images, out_h, out_w, channels = dy.shape
-    kh, kw = window
-    wide = _accumulator(x.dtype)
-    rows, columns = (-(-(k - 1) // stride) + out for k, out in zip(window, (out_h, out_w), strict=True))
-    (low_h, _), (low_w, _) = padding
-    extra = (rows * stride - x.shape[1] - low_h, columns * stride - x.shape[2] - low_w)
-    x = _pad(x, ((low_h, extra[0]), (low_w, extra[1])))
-    phases = x.reshape(images, rows, stride, columns, stride, channels).transpose(0, 2, 4, 1, 3, 5)
-    phases = lax.optimization_barrier(phases)  # written once, not recomputed for every tap
-    ones = jnp.ones((out_h * out_w,), wide)
-    chain = min(images, CPU_CHAIN)
+    """Products of x and dy summed over a few rows (or images) in registers, then small sums over what is left."""
+    dtype = x.dtype
+    x = _padded(x, padding)
+    dy = dy.astype(x.dtype)
+    axis = 1 if _chain(dy.shape[1]) >= min(5, _chain(dy.shape[0])) else 0  # images where rows do not divide well
+    size = dy.shape[axis]
+    chain = _chain(size) if _chain(size) >= 4 else min(size, CPU_CHAIN)
+    whole = size - size % chain
+    total = _summed_products(x, lax.slice_in_dim(dy, 0, whole, axis=axis), stride, window, axis, chain)
+    if whole < size:
+        x = lax.slice_in_dim(x, whole * (stride if axis == 1 else 1), None, axis=axis)
+        rest = lax.slice_in_dim(dy, whole, size, axis=axis)
+        total += _summed_products(x, rest, stride, window, axis, size - whole)
+    return total.astype(dtype)
 
-    def sum_images(tap: jax.Array, first: jax.Array, count: int) -> jax.Array:
-        i, j = tap // kw, tap % kw
-        total = None
-        for n in range(count):
-            start = (first + n, i % stride, j % stride, i // stride, j // stride, 0)
-            seen = lax.dynamic_slice(phases, start, (1, 1, 1, out_h, out_w, channels))
-            back = lax.dynamic_slice_in_dim(dy, first + n, 1)
-            term = seen.reshape(back.shape).astype(wide) * back.astype(wide)
-            total = term if total is None else total + term
-        return ones @ total.reshape(out_h * out_w, channels)
 
-    def one_tap(tap: jax.Array) -> jax.Array:
-        total = sum_images(tap, jnp.int32(0), chain)
-        if images >= 2 * chain:
-            total = lax.fori_loop(1, images // chain, lambda c, t: t + sum_images(tap, c * chain, chain), total)
-        if images % chain:
-            total += sum_images(tap, jnp.int32(images - images % chain), images % chain)
-        return total
+def _summed_products(
+    x: jax.Array, dy: jax.Array, stride: int, window: tuple[int, int], axis: int, chain: int
+) -> jax.Array:
+    """The kernel gradient [kh, kw, 1, C] of padded x and of a dy whose `axis` (0 or 1) is a multiple of `chain`.
 
-    return lax.map(one_tap, jnp.arange(kh * kw, dtype=jnp.int32)).reshape(kh, kw, 1, channels).astype(x.dtype)
+    Several taps share one loop, because a reduction of several operands is the one operation that XLA:CPU fuses,
+    vectorises and splits over its threads with more than one result: a value of x or dy is loaded once for all of them.
+    """
+    channels = dy.shape[3]
+    out = dy.shape[1:3]
+    parts = (*dy.shape[:axis], dy.shape[axis] // chain, chain, *dy.shape[axis + 1 :])
+    taps = [(i, j) for i in range(window[0]) for j in range(window[1])]
+    together = max(1, CPU_TAPS // window[1]) * window[1]
+    sums = []
+    for first in range(0, len(taps), together):
+        group = taps[first : first + together]
+        products = [(_shifted(x[: dy.shape[0]], i, j, stride, out) * dy).reshape(parts) for i, j in group]
+        zeros = [jnp.zeros((), x.dtype)] * len(group)
+        sums += lax.reduce(products, zeros, lambda a, b: [p + q for p, q in zip(a, b, strict=True)], (axis + 1,))
+    return jnp.stack([part.reshape(-1, channels).sum(axis=0) for part in sums]).reshape(*window, 1, channels)
+
+
+def _chain(size: int) -> int:
+    """The largest divisor of `size` that is at most CPU_CHAIN."""
+    return max(n for n in range(1, CPU_CHAIN + 1) if size % n == 0)
+
+
+def _padded(x: jax.Array, padding: Padding) -> jax.Array:
+    """x with zeros around it, at least float32, written once: without the barrier every tap may pad anew."""
+    return lax.optimization_barrier(_pad(x, padding).astype(jnp.promote_types(x.dtype, jnp.float32)))
 
 
 def _pad(x: jax.Array, padding: Padding) -> jax.Array:
@@ -279,8 +291,10 @@ def _pad(x: jax.Array, padding: Padding) -> jax.Array:
     return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)))
 
 
-def _accumulator(dtype: jnp.dtype) -> jnp.dtype:
-    return jnp.promote_types(dtype, jnp.float32)
+def _shifted(x: jax.Array, i: int, j: int, stride: int, out: tuple[int, int]) -> jax.Array:
+    """What tap (i, j) sees: [N, *out, C], every `stride`-th row from i and column from j."""
+    end = (x.shape[0], i + (out[0] - 1) * stride + 1, j + (out[1] - 1) * stride + 1, x.shape[3])
+    return lax.slice(x, (0, i, j, 0), end, (1, stride, stride, 1))
 
 
 # GPU (cuda and rocm) and whatever else there is: XLA's own.
