@@ -9,7 +9,7 @@ import os
 import ml_collections
 import numpy as np
 
-from mnet_jax.data import crop, exif
+from mnet_jax.data import check, crop, exif
 from mnet_jax.data.host import tf
 
 _JPEG = b"\xff\xd8\xff"
@@ -135,12 +135,14 @@ def load_image(source: str | os.PathLike | bytes) -> np.ndarray:
     """Reads one image, from a path (also gs://) or from its bytes: upright uint8 [H, W, 3], as the pipeline sees it."""
     name = "these bytes" if isinstance(source, bytes) else os.fspath(source)
     try:
-        contents = source if isinstance(source, bytes) else tf.io.read_file(name)
-        return decode(tf.constant(contents), crop.whole).numpy()
+        contents = source if isinstance(source, bytes) else tf.io.read_file(name).numpy()
+        if not check.has_palette(contents):
+            return decode(tf.constant(contents), crop.whole).numpy()
     except tf.errors.NotFoundError:
         raise ValueError(f"no such image: {name}") from None
-    except tf.errors.OpError as error:
-        raise ValueError(f"not an image that can be read: {name} (JPEG, PNG, GIF, BMP or WebP expected)") from error
+    except tf.errors.OpError:
+        pass
+    raise ValueError(f"cannot read {name}: {check.fault(contents)}; JPEG, PNG, GIF, BMP or WebP expected")
 
 
 def eval_crop(image: np.ndarray, image_size: tuple[int, int], eval_crop: float, interpolation: str) -> np.ndarray:

@@ -5,7 +5,6 @@
 
 import contextlib
 import io
-import os
 import pathlib
 import tempfile
 
@@ -25,19 +24,27 @@ def is_test(labels: np.ndarray) -> np.ndarray:
     return test
 
 
-def prepare(data_dir: str | os.PathLike) -> None:
-    """Writes the TFDS set `digits` under `data_dir` unless it is there; safe when several processes do so at once."""
-    target = pathlib.Path(data_dir).expanduser() / "digits" / VERSION
+def prepare(data_dir: str) -> str:
+    """Where the TFDS set `digits` is; written first if it is not. Safe when several processes do so at once.
+
+    It goes under `data_dir`, or, where that is a bucket, under ~/.cache: it is small and every machine can make it.
+    """
+    directory = "~/.cache/mnet_jax" if "://" in data_dir else data_dir
+    target = pathlib.Path(directory).expanduser() / "digits" / VERSION
     if target.exists():
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".digits-", dir=target.parent) as part:
-        _build(part)
-        try:  # a rename is atomic: other processes see all of it or nothing
-            (pathlib.Path(part) / "digits" / VERSION).rename(target)
-        except OSError:
-            if not target.exists():  # otherwise another process was first with the same files
-                raise
+        return str(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".digits-", dir=target.parent) as part:
+            _build(part)
+            try:  # other processes see all of it or nothing
+                (pathlib.Path(part) / "digits" / VERSION).rename(target)
+            except OSError:
+                if not target.exists():  # otherwise another process was first, with the same files
+                    raise
+    except OSError as error:
+        raise ValueError(f"cannot write the digits to {target} ({error.strerror}): set data.data_dir") from error
+    return str(target)
 
 
 def _build(data_dir: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-_ORDER, _CROP = 1, 2  # what a hash is for: keeps the order and the crops of one epoch independent
+_ORDER, _CROP, _SHUFFLE = 1, 2, 3  # what a hash is for: keeps the random numbers of one epoch independent
 
 
 def hash64(*words: int | np.ndarray) -> np.ndarray:
@@ -33,6 +33,11 @@ def permutation(seed: int, epoch: int, num_examples: int) -> np.ndarray:
 def crop_key(seed: int, epochs: int | np.ndarray) -> np.ndarray:
     """The random key of epochs, int64; (key, index of an example) is the seed of that example's crop and flip."""
     return hash64(_CROP, seed, epochs).view(np.int64)
+
+
+def shuffle_seed(seed: int, epoch: int) -> np.ndarray:
+    """The seed of an epoch's shuffle buffer, int64."""
+    return hash64(_SHUFFLE, seed, epoch).view(np.int64)
 
 
 def train_indices(

@@ -18,7 +18,11 @@ from mnet_jax.data.catalog import DatasetInfo
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from mnet_jax.data import records
+
 Batch = dict[str, np.ndarray]
+
+_READ_AT_ONCE = 64  # examples that are looked up together
 
 
 def image_shape(data: ml_collections.ConfigDict) -> tuple[int, int]:
@@ -37,34 +41,38 @@ def train_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[Batch]:
-    """An endless stream of training batches; the batch of step `start_step` comes first.
+    """An endless stream of training batches; the batch that follows `start_step` updates comes first.
 
     The order of an epoch is a function of (seed, epoch), crops and flips of (seed, epoch, index). Batches cross the
-    borders of epochs and nothing is dropped. Steps before `start_step` are skipped unread, or at least undecoded.
+    borders of epochs and nothing is dropped. What precedes `start_step` is not read, or, from large sets in TFRecords,
+    from the running epoch only and not decoded.
+
+    Large means more than `data.cache_mb` of TFRecords: each process reads its own part of the split, files in random
+    order and through a buffer of `data.shuffle_buffer`. From all other sets the processes take their parts of one
+    permutation of the whole split.
     """
     from mnet_jax.data import decode, records
     from mnet_jax.data.host import tf
 
+    size = image_shape(data)
     split = records.open_split(data, info.train_split)
-    table = records.load_table(split)
-
-    def indices() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        return order.train_indices(seed, table.num_examples, batch_size, start_step, process_index, process_count)
-
-    vector = tf.TensorSpec([batch_size], tf.int64)
-    encoded = (
-        tf.data.Dataset.from_generator(indices, output_signature=(vector, vector))
-        .map(lambda index, key: (*table.gather(index), index, key))
-        .unbatch()
-    )
+    if isinstance(split, records.TFRecords) and split.num_bytes > data.cache_mb << 20:
+        part = split.part(*order.share(split.num_examples, process_index, process_count))
+        examples = _stream(part, seed, start_step * batch_size, data.shuffle_buffer)
+    else:
+        table = split.load() if isinstance(split, records.TFRecords) else split
+        vector = tf.TensorSpec([batch_size], tf.int64)
+        indices = tf.data.Dataset.from_generator(
+            lambda: order.train_indices(seed, table.num_examples, batch_size, start_step, process_index, process_count),
+            output_signature=(vector, vector),
+        )
+        examples = _look_up(table, indices.unbatch())
 
     def example(contents: tf.Tensor, label: tf.Tensor, index: tf.Tensor, key: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        image = decode.train_image(contents, key, index, data, image_shape(data))
-        return image, tf.cast(label, tf.int32), index
+        return decode.train_image(contents, key, index, data, size), tf.cast(label, tf.int32), index
 
-    dataset = encoded.map(example, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size, drop_remainder=True)
-    for image, label, index in _iterate(dataset):
-        yield {"image": image, "label": label, "mask": np.ones(batch_size, np.float32), "index": index}
+    dataset = _in_parallel(examples, example).batch(batch_size, drop_remainder=True)
+    return (_batch(*arrays) for arrays in _run(dataset, info.name))
 
 
 def eval_batches(
@@ -83,48 +91,81 @@ def eval_batches(
     from mnet_jax.data import decode, records
     from mnet_jax.data.host import tf
 
-    whole = records.open_split(data, split or info.eval_split)
-    start, stop = order.share(whole.num_examples, process_index, process_count)
     size = image_shape(data)
-    largest_share = -(-whole.num_examples // process_count)
+    opened = records.open_split(data, split or info.eval_split)
+    start, stop = order.share(opened.num_examples, process_index, process_count)
+    largest_share = -(-opened.num_examples // process_count)
     num_batches = -(-largest_share // batch_size)
 
-    def example(serialized: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        contents, label = records.parse(serialized[None])
-        return decode.eval_image(contents[0], data, size), tf.cast(label[0], tf.int32), index
+    def example(contents: tf.Tensor, label: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return decode.eval_image(contents, data, size), tf.cast(label, tf.int32), index
 
-    yielded = 0
-    if start < stop:
-        dataset = whole.part(start, stop).read().map(example, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size)
-        for image, label, index in _iterate(dataset):
-            yield _pad(
-                {"image": image, "label": label, "mask": np.ones(len(label), np.float32), "index": index}, batch_size
-            )
-            yielded += 1
-    empty = {
-        "image": np.zeros((0, *size, 3), np.uint8),
-        "label": np.zeros(0, np.int32),
-        "mask": np.zeros(0, np.float32),
-        "index": np.zeros(0, np.int64),
-    }
-    for _ in range(yielded, num_batches):
-        yield _pad(empty, batch_size)
+    if start == stop:
+        arrays = iter(())
+    else:
+        if isinstance(opened, records.TFRecords):
+            examples = opened.part(start, stop).read().map(_parse)
+        else:
+            examples = _look_up(opened, tf.data.Dataset.range(start, stop))
+        arrays = _run(_in_parallel(examples, example).batch(batch_size), info.name)
+    return _padded((_batch(*a) for a in arrays), num_batches, batch_size, size)
 
 
-def _pad(batch: Batch, batch_size: int) -> Batch:
-    """Fills a batch up to `batch_size` with zeros, and with -1 where it holds indices."""
-    missing = batch_size - len(batch["mask"])
-    if not missing:
-        return batch
-    fill = {"index": -1}
-    return {
-        key: np.concatenate([value, np.full((missing, *value.shape[1:]), fill.get(key, 0), value.dtype)])
-        for key, value in batch.items()
-    }
+def _stream(part: records.TFRecords, seed: int, first: int, buffer: int) -> tf.data.Dataset:
+    """Endless (contents, label, index, key) of a process's part of a large split, from its `first` example on."""
+    from mnet_jax.data.host import tf
+
+    if not part.num_examples:
+        raise ValueError("there are more processes than training images")
+    first_epoch, skipped = divmod(first, part.num_examples)
+
+    def draw(epoch: np.ndarray) -> tuple[np.ndarray, ...]:
+        files = order.permutation(seed, int(epoch), len(part.shards))
+        return files, order.shuffle_seed(seed, int(epoch))[0], order.crop_key(seed, int(epoch))[0]
+
+    def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+        files, shuffle_seed, key = tf.numpy_function(draw, [epoch], [tf.int64] * 3, stateful=False)
+        files, shuffle_seed, key = (
+            tf.ensure_shape(files, [None]),
+            tf.ensure_shape(shuffle_seed, []),
+            tf.ensure_shape(key, []),
+        )
+        # Shuffled by number and skipped still encoded: the order is that of the whole epoch whatever is skipped.
+        shuffled = part.read(files).shuffle(buffer, seed=shuffle_seed, reshuffle_each_iteration=False)
+        rest = shuffled.skip(tf.where(epoch == first_epoch, tf.constant(skipped, tf.int64), 0))
+        return rest.map(lambda serialized, index: (*_parse(serialized, index), key))
+
+    return tf.data.Dataset.counter(first_epoch).flat_map(one_epoch)
 
 
-def _iterate(dataset: tf.data.Dataset) -> Iterator[tuple[np.ndarray, ...]]:
-    """Runs a data set in its own threads, two batches ahead, in an order that does not depend on their timing."""
+def _parse(serialized: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """A serialized TFDS example -> (contents, label, index)."""
+    from mnet_jax.data import records
+
+    contents, label = records.parse(serialized[None])
+    return contents[0], label[0], index
+
+
+def _look_up(table: records.RandomAccess, indices: tf.data.Dataset) -> tf.data.Dataset:
+    """(index, ...) one by one -> (contents, label, index, ...) one by one."""
+
+    def gather(index: tf.Tensor, *rest: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return *table.gather(index), index, *rest
+
+    def contents(source: tf.Tensor, *rest: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return table.contents(source), *rest
+
+    return _in_parallel(indices.batch(_READ_AT_ONCE).map(gather).prefetch(2).unbatch(), contents)
+
+
+def _in_parallel(dataset: tf.data.Dataset, function: object) -> tf.data.Dataset:
+    from mnet_jax.data.host import tf
+
+    return dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+
+def _run(dataset: tf.data.Dataset, name: str) -> Iterator[tuple[np.ndarray, ...]]:
+    """Runs a data set in threads of its own, two batches ahead, in an order that does not depend on their timing."""
     from mnet_jax.data.host import num_cores, tf
 
     options = tf.data.Options()
@@ -132,4 +173,31 @@ def _iterate(dataset: tf.data.Dataset) -> Iterator[tuple[np.ndarray, ...]]:
     options.threading.private_threadpool_size = num_cores()
     options.threading.max_intra_op_parallelism = 1
     # The arrays share memory with tensors that they keep alive: nothing is copied, nothing is overwritten later.
-    yield from dataset.prefetch(2).with_options(options).as_numpy_iterator()
+    iterator = dataset.prefetch(2).with_options(options).as_numpy_iterator()
+
+    def batches() -> Iterator[tuple[np.ndarray, ...]]:
+        try:
+            yield from iterator
+        except tf.errors.OpError as error:
+            raise ValueError(f"an example of {name} cannot be read: {error.message.splitlines()[0]}") from error
+
+    return batches()
+
+
+def _batch(image: np.ndarray, label: np.ndarray, index: np.ndarray) -> Batch:
+    return {"image": image, "label": label, "mask": np.ones(len(label), np.float32), "index": index}
+
+
+def _padded(batches: Iterator[Batch], num_batches: int, batch_size: int, size: tuple[int, int]) -> Iterator[Batch]:
+    """Fills batches up to `batch_size`, and adds empty ones up to `num_batches`."""
+    empty = _batch(np.zeros((0, *size, 3), np.uint8), np.zeros(0, np.int32), np.zeros(0, np.int64))
+    padding = {"index": -1}
+    for _ in range(num_batches):
+        batch = next(batches, empty)
+        missing = batch_size - len(batch["mask"])
+        yield {
+            key: np.concatenate([value, np.full((missing, *value.shape[1:]), padding.get(key, 0), value.dtype)])
+            if missing
+            else value
+            for key, value in batch.items()
+        }

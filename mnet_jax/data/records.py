@@ -1,10 +1,23 @@
-"""Where the encoded examples of one split are, and how tensorflow reads them."""
+"""Where the encoded examples of one split are, and how tensorflow reads them.
+
+`TFRecords` is read in order; `Table` and `ArrayRecords` at any place: `gather` takes indices int64 [n] and gives
+(sources string [n], labels int64 [n]), and `contents` makes the bytes of one image of one source.
+"""
+
+from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import ml_collections
+import numpy as np
 
+from mnet_jax.data import catalog, folder
 from mnet_jax.data.host import tf
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,13 +32,13 @@ class Shard:
 
 @dataclasses.dataclass(frozen=True)
 class TFRecords:
-    """A split in TFRecord files: read in order."""
+    """A split in TFRecord files."""
 
     shards: tuple[Shard, ...]
     num_examples: int
     num_bytes: int
 
-    def part(self, start: int, stop: int) -> "TFRecords":
+    def part(self, start: int, stop: int) -> TFRecords:
         """The examples [start, stop) of the split; their indices stay those of the whole split."""
         shards = []
         for shard in self.shards:
@@ -33,7 +46,7 @@ class TFRecords:
             if low < high:
                 shards.append(Shard(shard.path, shard.skip + low - shard.first, high - low, low))
         count = sum(shard.take for shard in shards)
-        return TFRecords(tuple(shards), count, self.num_bytes * count // max(self.num_examples, 1))
+        return TFRecords(tuple(shards), count, self.num_bytes * count // self.num_examples)
 
     def read(self, order: tf.Tensor | None = None) -> tf.data.Dataset:
         """Yields (serialized example, index int64), shard after shard or interleaved in the given `order` of shards."""
@@ -49,22 +62,65 @@ class TFRecords:
 
         if order is None:
             return tf.data.Dataset.range(len(self.shards)).flat_map(records)
+        # 16 files at once, 16 records of each in turn: TFDS's own defaults
         return tf.data.Dataset.from_tensor_slices(order).interleave(
             records, cycle_length=16, block_length=16, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
 
+    def load(self) -> Table:
+        """Reads all of the split into memory, still encoded."""
+        serialized = self.read().map(lambda record, index: record).batch(self.num_examples)
+        return Table(*parse(serialized.get_single_element()))
+
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Encoded examples in memory: read in any order."""
+    """Examples in memory: encoded images, or the paths of image files."""
 
-    encoded: tf.Tensor  # string [N]
+    sources: tf.Tensor  # string [N]
     labels: tf.Tensor  # int64 [N]
-    num_examples: int
+    are_paths: bool = False
+
+    @property
+    def num_examples(self) -> int:
+        """Examples in the split."""
+        return len(self.labels)
 
     def gather(self, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """(encoded images, labels) of the examples int64 [n]."""
-        return tf.gather(self.encoded, index), tf.gather(self.labels, index)
+        """(sources, labels)."""
+        return tf.gather(self.sources, index), tf.gather(self.labels, index)
+
+    def contents(self, source: tf.Tensor) -> tf.Tensor:
+        """The image, read from its file if need be."""
+        return tf.io.read_file(source) if self.are_paths else source
+
+
+@dataclasses.dataclass(frozen=True)
+class ArrayRecords:
+    """A split in ArrayRecord files, which can be read at any place."""
+
+    source: Sequence[bytes]
+
+    @property
+    def num_examples(self) -> int:
+        """Examples in the split."""
+        return len(self.source)
+
+    def gather(self, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """(encoded images, labels)."""
+
+        def read(index: np.ndarray) -> np.ndarray:
+            return np.array(self.source.__getitems__(index.tolist()), object)
+
+        serialized = tf.numpy_function(read, [index], tf.string, stateful=False)
+        return parse(tf.ensure_shape(serialized, [None]))
+
+    def contents(self, source: tf.Tensor) -> tf.Tensor:
+        """The source is the image."""
+        return source
+
+
+RandomAccess = Table | ArrayRecords
 
 
 def parse(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -74,20 +130,25 @@ def parse(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return example["image"], example["label"]
 
 
-def load_table(records: TFRecords) -> Table:
-    """Reads a whole split into memory, still encoded."""
-    serialized = records.read().map(lambda record, index: record).batch(records.num_examples)
-    encoded, labels = parse(serialized.get_single_element())
-    return Table(encoded, labels, records.num_examples)
+def open_split(data: ml_collections.ConfigDict, split: str) -> TFRecords | RandomAccess:
+    """A split, or a TFDS slice of one, of the data set that `config.data` names. Raises ValueError if there is none."""
+    catalog.count(data, split)
+    if data.name == "folder":
+        files = folder.scan(catalog.folder_path(data)).splits[split]
+        labels = tf.constant([file.label for file in files], tf.int64)
+        return Table(tf.constant([file.path for file in files]), labels, are_paths=True)
+    return _open_tfds(catalog.open_builder(data), split)
 
 
-def open_split(data: ml_collections.ConfigDict, split: str) -> TFRecords:
-    """The records of a split of the data set that `config.data` names."""
-    from mnet_jax.data import catalog
+def _open_tfds(builder: tfds.core.DatasetBuilder, split: str) -> TFRecords | ArrayRecords:
+    import tensorflow_datasets as tfds
 
-    builder = catalog.open_builder(data)
+    if builder.info.file_format.value == "array_record":
+        return ArrayRecords(builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES))
     shards, first = [], 0
     for file in builder.info.splits[split].file_instructions:
         shards.append(Shard(str(file.filename), file.skip, file.take, first))
         first += file.take
-    return TFRecords(tuple(shards), first, builder.info.splits[split].num_bytes)
+    splits = builder.info.splits.values()
+    mean_bytes = sum(info.num_bytes for info in splits) / max(sum(info.num_examples for info in splits), 1)
+    return TFRecords(tuple(shards), first, int(mean_bytes * first))
