@@ -1,4 +1,4 @@
-"""mnet_jax: MobileNet v1 to v4 in JAX and Flax: `create_model`, `list_models`, `load_checkpoint`, loaded on first use."""
+"""MobileNet v1 to v4 in JAX and Flax: `create_model`, `list_models` and `load_checkpoint`, loaded on first use."""
 
 import importlib
 from typing import TYPE_CHECKING

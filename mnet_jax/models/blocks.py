@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax.nn import initializers
 
 from mnet_jax.models import specs
-from mnet_jax.models.layers import ATTENTION_INIT, BatchNorm, Compute, Conv, SqueezeExcite, attend
+from mnet_jax.models.layers import BatchNorm, Compute, Conv, SqueezeExcite, attend
 
 
 class Block(nn.Module):
@@ -97,22 +97,17 @@ class MultiQueryAttention(Block):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         plan = self.plan
         y = BatchNorm(self.compute, name=plan.norm.name)(x, train=train).astype(self.compute.dtype)
-        key = self.conv(plan.key_depthwise, y, train=train)
-        value = self.conv(plan.value_depthwise, y, train=train)
-        query = self._projection(plan.query, y)
-        key = self._projection(plan.key, key)
-        value = self._projection(plan.value, value)
+        query = self.conv(plan.query, y, train=train)
+        key = self.conv(plan.key, self.conv(plan.key_depthwise, y, train=train), train=train)
+        value = self.conv(plan.value, self.conv(plan.value_depthwise, y, train=train), train=train)
         batch, height, width, _ = x.shape
         y = attend(
             query.reshape(batch, height * width, plan.heads, plan.key_features),
             key.reshape(batch, -1, plan.key_features),
             value.reshape(batch, -1, plan.key_features),
         )
-        y = self._projection(plan.output, y.reshape(batch, height, width, -1))
+        y = self.conv(plan.output, y.reshape(batch, height, width, -1), train=train)
         return self.merge(x, self.scaled(y, plan.layer_scale), train=train)
-
-    def _projection(self, layer: specs.ConvPlan, x: jax.Array) -> jax.Array:
-        return Conv(layer, self.compute, kernel_init=ATTENTION_INIT, name=layer.name)(x, train=False)
 
 
 MODULES: dict[type[specs.BlockPlan], type[Block]] = {

@@ -58,18 +58,6 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": gelu,
 }
 
-# --- Initialisers ---
-
-# timm's `_init_weight_goog` (from the EfficientNet TPU code): normal, variance 2 / fan-out, where a depthwise filter's
-# fan-out is k * k. slim used a truncated normal of 0.09 for all layers, which fits none of them especially.
-CONV_INIT = initializers.variance_scaling(2.0, "fan_out", "normal")
-DEPTHWISE_INIT = initializers.variance_scaling(2.0, "fan_in", "normal")  # [k, k, 1, C]: flax's fan-in is k * k
-# timm's MultiQueryAttention2d, "appeared to improve stability"; shapes [in, out].
-ATTENTION_INIT = initializers.xavier_uniform()
-# torchvision's mobilenetv2.py and v3: starts at the loss of a uniform guess, for any number of classes. (timm's range
-# grows as the classes get fewer.)
-CLASSIFIER_INIT = initializers.normal(0.01)
-
 
 class BatchNorm(nn.Module):
     """Batch normalisation over all axes but the last, [..., C] -> float32 [..., C].
@@ -118,34 +106,25 @@ class BatchNorm(nn.Module):
 class Conv(nn.Module):
     """One `specs.ConvPlan`: [N, H, W, C] (or [N, C] for a pointwise layer) -> the same rank.
 
-    Variables: "kernel" [C, out] pointwise, [k, k, C, out] otherwise, "depthwise_kernel" [k, k, 1, C]; "norm" or "bias".
+    A pointwise layer is a matrix product: 1.5 to 2 times faster than the convolution on CPU, the same elsewhere.
     """
 
     plan: specs.ConvPlan
     compute: Compute
-    kernel_init: initializers.Initializer = CONV_INIT
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         plan, dtype = self.plan, self.compute.dtype
+        initial = initializers.normal(plan.kernel_deviation)
+        kernel = self.param(plan.kernel_name, initial, plan.kernel_shape, jnp.float32).astype(dtype)
         x = x.astype(dtype)
         if plan.depthwise:
-            shape = (plan.kernel, plan.kernel, 1, plan.features)
-            kernel = self.param("depthwise_kernel", DEPTHWISE_INIT, shape, jnp.float32)
-            x = depthwise_conv(x, kernel.astype(dtype), plan.stride, self._padding(x))
-        elif plan.kernel > 1:
-            shape = (plan.kernel, plan.kernel, plan.in_features, plan.features)
-            kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-            x = lax.conv_general_dilated(
-                x,
-                kernel.astype(dtype),
-                (plan.stride, plan.stride),
-                self._padding(x),
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            )
+            x = depthwise_conv(x, kernel, plan.stride, self._padding(x))
+        elif plan.kernel == 1:
+            x = jnp.einsum("...c,cd->...d", x, kernel)
         else:
-            kernel = self.param("kernel", self.kernel_init, (plan.in_features, plan.features), jnp.float32)
-            x = jnp.einsum("...c,cd->...d", x, kernel.astype(dtype))
+            strides, layout = (plan.stride, plan.stride), ("NHWC", "HWIO", "NHWC")
+            x = lax.conv_general_dilated(x, kernel, strides, self._padding(x), dimension_numbers=layout)
         if plan.norm:
             x = BatchNorm(self.compute, name="norm")(x, train=train)
         elif plan.bias:

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 
 from mnet_jax.models import specs
 from mnet_jax.models.blocks import MODULES
-from mnet_jax.models.layers import CLASSIFIER_INIT, Compute, Conv
-from mnet_jax.models.tables import SPECS
+from mnet_jax.models.layers import Compute, Conv
+from mnet_jax.models.tables import SPECS, list_models
 
 DTYPES = ("float32", "bfloat16")
 
@@ -62,12 +62,7 @@ class MobileNet(nn.Module):
             x = Conv(plan.head, compute, name="head")(x, train=train)
         x = nn.Dropout(plan.dropout, name="dropout")(x, deterministic=not train)
         exact = Compute("float32", plan.padding, plan.norm, self.norm_axis_name)
-        return Conv(plan.classifier, exact, kernel_init=CLASSIFIER_INIT, name="classifier")(x, train=train)
-
-
-def list_models() -> list[str]:
-    """Names that `create_model` knows."""
-    return list(SPECS)
+        return Conv(plan.classifier, exact, name="classifier")(x, train=train)
 
 
 def create_model(

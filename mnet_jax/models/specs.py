@@ -175,6 +175,38 @@ class ConvPlan:
     depthwise: bool = False
     norm: bool = True
     bias: bool = False
+    init: str = "fan_out"  # of the kernel: "fan_out", "xavier" or "classifier"
+
+    @property
+    def kernel_name(self) -> str:
+        """Leaf of the kernel in the layer's scope; its own name for depthwise kernels, which weight decay may spare."""
+        return "depthwise_kernel" if self.depthwise else "kernel"
+
+    @property
+    def kernel_shape(self) -> tuple[int, ...]:
+        """[k, k, 1, C] depthwise, [in, out] pointwise, [k, k, in, out] otherwise."""
+        if self.depthwise:
+            return self.kernel, self.kernel, 1, self.features
+        if self.kernel == 1:
+            return self.in_features, self.features
+        return self.kernel, self.kernel, self.in_features, self.features
+
+    @property
+    def kernel_deviation(self) -> float:
+        """Standard deviation of the initial kernel, a normal distribution around 0.
+
+        fan_out: variance 2 / fan-out, a depthwise filter's fan-out being k * k (timm's `_init_weight_goog`, from the
+          EfficientNet TPU code; slim's .09 for every layer fits none of them especially).
+        xavier: variance 2 / (in + out), for attention's projections (timm: "appeared to improve stability").
+        classifier: .01 (torchvision's MobileNets): the first loss is that of a uniform guess however few the classes.
+        """
+        match self.init:
+            case "fan_out":
+                return math.sqrt(2 / (self.kernel**2 * (1 if self.depthwise else self.features)))
+            case "xavier":
+                return math.sqrt(2 / (self.in_features + self.features))
+            case "classifier":
+                return 0.01
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -456,7 +488,7 @@ def resolve(
         blocks=tuple(blocks),
         last_conv=last_conv,
         head=head,
-        classifier=ConvPlan("classifier", features, num_classes, norm=False, bias=True),
+        classifier=ConvPlan("classifier", features, num_classes, norm=False, bias=True, init="classifier"),
         feature_blocks=tuple(feature_blocks.items()),
     )
 
@@ -519,12 +551,12 @@ def _block_plan(
             return MultiQueryAttentionPlan(
                 kind="mqa",
                 norm=NormPlan(name="norm", features=in_features),
-                query=ConvPlan("query", in_features, block.heads * key_features, norm=False),
+                query=ConvPlan("query", in_features, block.heads * key_features, norm=False, init="xavier"),
                 key_depthwise=_depthwise("key_depthwise", in_features, kernel, kv_stride) if shrinks else None,
-                key=ConvPlan("key", in_features, key_features, norm=False),
+                key=ConvPlan("key", in_features, key_features, norm=False, init="xavier"),
                 value_depthwise=_depthwise("value_depthwise", in_features, kernel, kv_stride) if shrinks else None,
-                value=ConvPlan("value", in_features, key_features, norm=False),
-                output=ConvPlan("output", block.heads * key_features, features, norm=False),
+                value=ConvPlan("value", in_features, key_features, norm=False, init="xavier"),
+                output=ConvPlan("output", block.heads * key_features, features, norm=False, init="xavier"),
                 heads=block.heads,
                 key_features=key_features,
                 layer_scale=block.layer_scale,

@@ -362,3 +362,8 @@ _ALL = (
 )
 
 SPECS: dict[str, ModelSpec] = {spec.name: spec for spec in _ALL}
+
+
+def list_models() -> list[str]:
+    """Names that `create_model` knows."""
+    return list(SPECS)
