@@ -7,7 +7,6 @@ variables without running a model: counting, importing published weights, and st
 import dataclasses
 import math
 import zlib
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -32,18 +31,18 @@ class Variable:
 
 def list_variables(plan: specs.ModelPlan) -> list[Variable]:
     """All variables of the network, in the order in which its layers run."""
-    variables = list(_layer(plan.stem, ()))
+    variables = layer_variables(plan.stem)
     for block in plan.blocks:
         variables += block_variables(block)
     for layer in (plan.last_conv, plan.head, plan.classifier):
         if layer is not None:
-            variables += _layer(layer, ())
+            variables += layer_variables(layer)
     return variables
 
 
 def block_variables(block: specs.BlockPlan) -> list[Variable]:
     """All variables of one block."""
-    variables = [variable for layer in block.layers for variable in _layer(layer, (block.name,))]
+    variables = [variable for layer in block.layers for variable in layer_variables(layer, (block.name,))]
     layer_scale = getattr(block, "layer_scale", None)
     if layer_scale is not None:
         path = (block.name, "layer_scale")
@@ -51,31 +50,35 @@ def block_variables(block: specs.BlockPlan) -> list[Variable]:
     return variables
 
 
-def _layer(layer: specs.LayerPlan, scope: tuple[str, ...]) -> Iterator[Variable]:
+def layer_variables(layer: specs.LayerPlan, scope: tuple[str, ...] = ()) -> list[Variable]:
+    """All variables of one layer inside `scope`."""
     scope = (*scope, layer.name)
     match layer:
         case specs.SqueezeExcitePlan():
-            yield from _layer(layer.reduce, scope)
-            yield from _layer(layer.expand, scope)
+            return layer_variables(layer.reduce, scope) + layer_variables(layer.expand, scope)
         case specs.NormPlan():
-            yield from _norm(layer.features, scope)
+            return _norm(layer.features, scope)
         case specs.ConvPlan():
             path, shape = (*scope, layer.kernel_name), layer.kernel_shape
-            yield Variable(collection="params", path=path, shape=shape, deviation=layer.kernel_deviation)
+            variables = [Variable(collection="params", path=path, shape=shape, deviation=layer.kernel_deviation)]
             if layer.norm:
-                yield from _norm(layer.features, (*scope, "norm"))
+                variables += _norm(layer.features, (*scope, "norm"))
             if layer.bias:
-                yield Variable(collection="params", path=(*scope, "bias"), shape=(layer.features,))
+                variables.append(Variable(collection="params", path=(*scope, "bias"), shape=(layer.features,)))
+            return variables
 
 
-def _norm(features: int, scope: tuple[str, ...]) -> Iterator[Variable]:
-    for collection, name, mean in (
+def _norm(features: int, scope: tuple[str, ...]) -> list[Variable]:
+    leaves = (
         ("params", "scale", 1.0),
         ("params", "bias", 0.0),
         ("batch_stats", "mean", 0.0),
         ("batch_stats", "var", 1.0),
-    ):
-        yield Variable(collection=collection, path=(*scope, name), shape=(features,), mean=mean)
+    )
+    return [
+        Variable(collection=collection, path=(*scope, leaf), shape=(features,), mean=mean)
+        for collection, leaf, mean in leaves
+    ]
 
 
 def initial_variables(plan: specs.ModelPlan, seed: int) -> dict[str, dict]:
