@@ -5,8 +5,6 @@ import pathlib
 import re
 import sys
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before anything imports tensorflow
-
 import ml_collections
 from absl import flags, logging
 from ml_collections import config_flags

@@ -11,6 +11,7 @@ import numpy as np
 from etils import epath
 
 from mnet_jax.data import catalog, pipeline
+from mnet_jax.models.variables import initial_variables
 from mnet_jax.training import start
 from mnet_jax.training.build import build_model, build_task
 from mnet_jax.training.checkpoint import Checkpoints
@@ -19,7 +20,7 @@ from mnet_jax.training.evaluation import Evaluator
 from mnet_jax.training.optimizer import make_optimizer, make_schedule
 from mnet_jax.training.parallel import AXIS, Devices, fetch
 from mnet_jax.training.reporting import Reporter
-from mnet_jax.training.state import TrainState, init_variables, new_state
+from mnet_jax.training.state import TrainState, new_state
 from mnet_jax.training.step import make_train_step
 
 # What may change between two starts of one run: nothing of it touches the weights.
@@ -203,20 +204,15 @@ def _first_state(
     reporter: Reporter,
 ) -> TrainState:
     """The state to go on from, as `training/start.py` orders it, as arrays of the host or one device."""
-    ema = config.ema.decay > 0
-
-    def fresh() -> TrainState:
-        return new_state(init_variables(model, run.image_size, config.seed), optimizer, ema=ema)
-
+    variables = initial_variables(model.plan, config.seed)
+    fresh = jax.jit(lambda variables: new_state(variables, optimizer, ema=config.ema.decay > 0))
     latest = checkpoints.latest_step()
     if latest is not None:
         reporter.info(f"Going on from step {latest} of {run.total_steps}")
-        return checkpoints.restore(latest, jax.eval_shape(fresh))
-    if config.init.checkpoint is None:
-        return jax.jit(fresh)()
-    variables = jax.jit(lambda: init_variables(model, run.image_size, config.seed))()
-    variables = start.from_checkpoint(config, fetch(variables), info.class_names, reporter.info)
-    return jax.jit(lambda tree: new_state(tree, optimizer, ema=ema))(variables)
+        return checkpoints.restore(latest, jax.eval_shape(fresh, variables))
+    if config.init.checkpoint is not None:
+        variables = start.from_checkpoint(config, variables, info.class_names, reporter.info)
+    return fresh(variables)
 
 
 def _batches(
@@ -241,5 +237,6 @@ def _headline(config: ml_collections.ConfigDict, info: catalog.DatasetInfo, run:
     return (
         f"{config.model.name} x{config.model.width:g} on {info.name}: {info.num_train:,} images, "
         f"{info.num_classes} classes, {height}x{width} px; {run.total_steps:,} steps of "
-        f"{config.train.batch_size} images ({run.epoch(run.total_steps):.4g} epochs) on {devices.count} x {devices.local[0].device_kind}"
+        f"{config.train.batch_size} images ({run.epoch(run.total_steps):.4g} epochs) "
+        f"on {devices.count} x {devices.local[0].device_kind}"
     )

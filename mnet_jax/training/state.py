@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -25,11 +24,6 @@ class TrainState(struct.PyTreeNode):
         if ema and self.ema is not None:
             return self.ema
         return {"params": self.params, "batch_stats": self.batch_stats}
-
-
-def init_variables(model: nn.Module, image_size: tuple[int, int], seed: int) -> Tree:
-    """Fresh parameters and batch statistics, the same for the same seed. Call under `jax.jit` or `jax.eval_shape`."""
-    return model.init({"params": jax.random.key(seed)}, jnp.zeros((1, *image_size, 3)), train=False)
 
 
 def new_state(variables: Tree, optimizer: optax.GradientTransformation, *, ema: bool) -> TrainState:

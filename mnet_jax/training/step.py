@@ -89,7 +89,7 @@ def make_train_step(
         metrics = {
             **jax.lax.psum(task.metrics(logits, batch), axis_name),
             "objective": value,
-            "gradient_norm": optax.global_norm(grads),
+            "gradient_norm": optax.tree.norm(grads),
             "learning_rate": schedule(state.step),
         }
         return TrainState(completed, params, batch_stats, opt_state, ema), metrics
