@@ -20,7 +20,7 @@ def targets_of(task, label, mask=None):
     batch = {"image": IMAGES[: len(label)], "label": jnp.array(label)}
     if mask is not None:
         batch["mask"] = jnp.array(mask)
-    return np.asarray(task.train_inputs(jax.random.key(0), batch, jnp.arange(len(label)))[1])
+    return np.asarray(jax.jit(task.train_inputs)(jax.random.key(0), batch, jnp.arange(len(label)))[1])
 
 
 def reference(logits, label, mask):
@@ -58,7 +58,7 @@ def test_ties_count_as_wrong_and_argmax_otherwise():
     logits = rng.integers(0, 4, (500, 10)).astype(np.float32)  # many ties
     label = rng.integers(0, 10, 500)
     mask = np.ones(500, np.float32)
-    found = task_of(10).metrics(logits, {"label": label, "mask": mask})
+    found = jax.jit(task_of(10).metrics)(logits, {"label": label, "mask": mask})
     expected = reference(logits, label, mask)
     assert {name: float(found[name]) for name in ("top1", "top5", "count")} == {
         name: expected[name] for name in ("top1", "top5", "count")
@@ -75,7 +75,7 @@ def test_nan_is_never_right_and_shows_in_the_loss():
     logits[:, 0] = 9
     logits[1, 0] = logits[2, 1] = np.nan
     logits[3, 0] = np.inf
-    found = task_of(3).metrics(logits, {"label": jnp.zeros(4, int), "mask": jnp.ones(4)})
+    found = jax.jit(task_of(3).metrics)(logits, {"label": jnp.zeros(4, int), "mask": jnp.ones(4)})
     assert float(found["top1"]) == float(found["top5"]) == 2
     assert np.isnan(found["loss"])
     hidden = task_of(3).metrics(logits, {"label": jnp.zeros(4, int), "mask": jnp.array([1.0, 0, 0, 0])})
@@ -85,7 +85,7 @@ def test_nan_is_never_right_and_shows_in_the_loss():
 
 def test_padding_may_hold_any_label_and_a_wrong_label_shows():
     logits = jnp.eye(3)
-    found = task_of(3).metrics(logits, {"label": jnp.array([0, -1, 7]), "mask": jnp.array([1.0, 0, 0])})
+    found = jax.jit(task_of(3).metrics)(logits, {"label": jnp.array([0, -1, 7]), "mask": jnp.array([1.0, 0, 0])})
     assert (float(found["count"]), float(found["top1"])) == (1, 1)
     np.testing.assert_allclose(found["loss"], np.log(np.e + 2) - 1, rtol=1e-6)
     bad = task_of(3).metrics(logits, {"label": jnp.array([0, 3, 2]), "mask": jnp.ones(3)})

@@ -9,6 +9,9 @@ from mnet_jax.tasks import erasing
 
 COUNT = 4000
 
+boxes = jax.jit(erasing._boxes, static_argnums=(1, 2))
+erase = jax.jit(erasing.erase, static_argnames="prob")
+
 
 @pytest.fixture(scope="module")
 def draws():
@@ -17,7 +20,7 @@ def draws():
 
 def boxes_of(draws, height, width):
     """Height, width, top and left of each box, after checking that it is a full rectangle."""
-    inside = np.asarray(erasing._boxes(draws, height, width))
+    inside = np.asarray(boxes(draws, height, width))
     rows, columns = inside.any(axis=2), inside.any(axis=1)
     np.testing.assert_array_equal(inside, rows[:, :, None] & columns[:, None, :])
     sizes = rows.sum(axis=1), columns.sum(axis=1)
@@ -53,8 +56,8 @@ def test_boxes_fit_any_image(draws, height, width):
 
 def test_noise_is_uniform_and_differs_between_images_pixels_and_channels(draws):
     images = np.zeros((200, 24, 24, 3), np.uint8)
-    result = np.asarray(erasing.erase(images, draws[:200], prob=1.0))
-    inside = np.asarray(erasing._boxes(draws[:200], 24, 24))
+    result = np.asarray(erase(images, draws[:200], prob=1.0))
+    inside = np.asarray(boxes(draws[:200], 24, 24))
     assert not result[~inside].any()
     noise = result[inside].astype(float)  # [pixels, 3]
     counts = np.bincount(result[inside].ravel(), minlength=256)
@@ -70,5 +73,5 @@ def test_noise_is_uniform_and_differs_between_images_pixels_and_channels(draws):
 
 def test_probability(draws, photos):
     images = np.repeat(photos[:1, :8, :8], COUNT, axis=0)
-    changed = np.any(np.asarray(erasing.erase(images, draws, prob=0.25)) != images, axis=(1, 2, 3))
+    changed = np.any(np.asarray(erase(images, draws, prob=0.25)) != images, axis=(1, 2, 3))
     assert abs(changed.mean() - 0.25) < 0.02

@@ -69,10 +69,11 @@ def test_off_is_not_in_the_program(config):
 
 def test_odd_and_single_batches():
     config = AugmentConfig(mixup_alpha=1.0)
-    inputs, targets = mixing.mix(KEYS[0], INPUTS[:3], TARGETS[:3], config)
+    run = jax.jit(lambda inputs, targets: mixing.mix(KEYS[0], inputs, targets, config))
+    inputs, targets = run(INPUTS[:3], TARGETS[:3])
     np.testing.assert_allclose(inputs[1], INPUTS[1], atol=1e-6)  # the middle one is its own partner
     np.testing.assert_allclose(targets[1], TARGETS[1], atol=1e-6)
-    np.testing.assert_allclose(mixing.mix(KEYS[0], INPUTS[2:3], TARGETS[2:3], config)[0], INPUTS[2:3], atol=1e-6)
+    np.testing.assert_allclose(run(INPUTS[2:3], TARGETS[2:3])[0], INPUTS[2:3], atol=1e-6)
 
 
 @pytest.mark.parametrize("alpha", [0.01, 100.0])
