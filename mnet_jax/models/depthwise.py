@@ -217,8 +217,8 @@ def cpu_input_gradient(
     kh, kw = kernel.shape[:2]
     (low_h, _), (low_w, _) = padding
     height, width = -(-(image[0] + low_h) // stride), -(-(image[1] + low_w) // stride)
-    reach_h, reach_w = (kh - 1) // stride, (kw - 1) // stride
-    padded = _padded(dy, ((reach_h, height - dy.shape[1]), (reach_w, width - dy.shape[2])))
+    (reach_h, _), (reach_w, _) = around = _around(dy.shape[1:3], (kh, kw), stride, padding, image)
+    padded = _padded(dy, around)
     kernel = kernel.astype(padded.dtype)
 
     def phase(p: int, q: int) -> jax.Array:
@@ -239,9 +239,11 @@ def cpu_kernel_gradient(
     x: jax.Array, dy: jax.Array, stride: int, padding: Padding, window: tuple[int, int]
 ) -> jax.Array:
     """Products of x and dy summed over a few rows (or images) in registers, then small sums over what is left."""
-    dtype = x.dtype
+    dtype, out = x.dtype, dy.shape[1:3]
+    # dy as the input gradient pads it: the same operation, so that XLA computes and stores dy once for both.
+    around = _around(out, window, stride, padding, x.shape[1:3])
+    dy = _shifted(_padded(dy, around), around[0][0], around[1][0], 1, out)
     x = _padded(x, padding)
-    dy = dy.astype(x.dtype)
     axis = 1 if _chain(dy.shape[1]) >= min(5, _chain(dy.shape[0])) else 0  # images where rows do not divide well
     size = dy.shape[axis]
     chain = _chain(size) if _chain(size) >= 4 else min(size, CPU_CHAIN)
@@ -274,6 +276,14 @@ def _summed_products(
         zeros = [jnp.zeros((), x.dtype)] * len(group)
         sums += lax.reduce(products, zeros, lambda a, b: [p + q for p, q in zip(a, b, strict=True)], (axis + 1,))
     return jnp.stack([part.reshape(-1, channels).sum(axis=0) for part in sums]).reshape(*window, 1, channels)
+
+
+def _around(
+    out: tuple[int, int], window: tuple[int, int], stride: int, padding: Padding, image: tuple[int, int]
+) -> Padding:
+    """Zeros that the polyphase input gradient needs around dy: a phase's reach before, up to the image's end after."""
+    sizes = zip(image, padding, window, out, strict=True)
+    return tuple(((k - 1) // stride, max(0, -(-(size + low) // stride) - y)) for size, (low, _), k, y in sizes)
 
 
 def _chain(size: int) -> int:
