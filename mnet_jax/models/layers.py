@@ -32,7 +32,7 @@ class Compute:
 
 def relu6(x: jax.Array) -> jax.Array:
     """min(max(x, 0), 6); one clamp, whose gradient is 0 at both corners."""
-    return lax.clamp(0.0, x, 6.0)
+    return lax.clamp(jnp.zeros((), x.dtype), x, jnp.full((), 6, x.dtype))
 
 
 def hard_sigmoid(x: jax.Array) -> jax.Array:

@@ -1,0 +1,231 @@
+"""Blocks against a NumPy reference in float64, written from the papers and independent of plans and modules."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mnet_jax.models import specs
+from mnet_jax.models.blocks import MODULES
+from mnet_jax.models.layers import Compute
+
+CHANNELS = 16  # of every block's input
+DECAY, EPSILON = 0.9, 1e-3
+
+CASES = {
+    "conv": specs.Conv(kernel=3, features=24, stride=2, activation="relu"),
+    "conv_1x1": specs.Conv(kernel=1, features=24, activation="relu"),
+    "separable": specs.Separable(features=CHANNELS, activation="relu6"),
+    "separable_strided": specs.Separable(features=24, stride=2, activation="relu6"),
+    "v2": specs.InvertedResidual(expanded=96, features=CHANNELS, activation="relu6"),
+    "v2_no_expansion": specs.InvertedResidual(expanded=CHANNELS, features=8, activation="relu6"),
+    "v2_strided": specs.InvertedResidual(expanded=96, features=CHANNELS, stride=2, activation="relu6"),
+    "v3": specs.InvertedResidual(kernel=5, expanded=40, features=CHANNELS, activation="hard_swish"),
+    "v3_se": specs.InvertedResidual(
+        kernel=5, expanded=72, features=CHANNELS, squeeze_excite=True, activation="hard_swish"
+    ),
+    "v3_se_no_expansion": specs.InvertedResidual(
+        expanded=CHANNELS, features=CHANNELS, stride=2, squeeze_excite=True, activation="relu"
+    ),
+    "fused_ib": specs.FusedInvertedBottleneck(expand=4, features=24, stride=2, activation="relu"),
+    "fused_ib_residual": specs.FusedInvertedBottleneck(expand=2, features=CHANNELS, activation="relu"),
+    **{
+        f"uib_{start}{middle}_s{stride}_{activation}": specs.UniversalInvertedBottleneck(
+            start_kernel=start,
+            middle_kernel=middle,
+            expand=3,
+            features=CHANNELS,
+            stride=stride,
+            activation=activation,
+            layer_scale=0.5 if activation == "gelu" else None,
+        )
+        for start, middle, stride, activation in (
+            (5, 3, 1, "relu"),
+            (3, 5, 2, "gelu"),
+            (3, 0, 1, "gelu"),
+            (5, 0, 2, "relu"),
+            (0, 3, 1, "relu"),
+            (0, 5, 2, "relu"),
+            (0, 0, 1, "gelu"),
+        )
+    },
+    "mqa": specs.MultiQueryAttention(heads=3, key_features=8, features=CHANNELS, layer_scale=0.5),
+    "mqa_strided": specs.MultiQueryAttention(
+        heads=2, key_features=8, key_value_stride=2, features=CHANNELS, layer_scale=0.5
+    ),
+}
+
+# --- The reference: x is [N, H, W, C], p a scope's parameters, s its statistics ---
+
+ACTIVATIONS = {
+    None: lambda x: x,
+    "relu": lambda x: np.where(x > 0, x, 0),
+    "relu6": lambda x: np.clip(x, 0, 6),
+    "hard_swish": lambda x: x * np.clip(x / 6 + 0.5, 0, 1),
+    "gelu": lambda x: x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))) / 2,
+}
+
+
+class Reference:
+    """Runs layers over one block's variables and keeps what batch norm does to the statistics."""
+
+    def __init__(self, variables, padding, train):
+        self.params, self.stats = variables["params"], variables["batch_stats"]
+        self.padding, self.train = padding, train
+        self.new_stats = {}
+
+    def norm(self, x, params, stats, path):
+        mean, var = stats["mean"], stats["var"]
+        if self.train:
+            rows = x.reshape(-1, x.shape[-1])
+            keep = {"mean": mean * DECAY, "var": var * DECAY}
+            self.new_stats[path] = {
+                "mean": keep["mean"] + (1 - DECAY) * rows.mean(0),
+                "var": keep["var"] + (1 - DECAY) * rows.var(0, ddof=1),
+            }
+            mean, var = rows.mean(0), rows.var(0)
+        return (x - mean) / np.sqrt(var + EPSILON) * params["scale"] + params["bias"]
+
+    def conv(self, x, name, stride, activation):
+        """k x k, depthwise or pointwise, by what the scope holds; then norm and activation."""
+        scope = self.params[name]
+        depthwise = "depthwise_kernel" in scope
+        kernel = scope["depthwise_kernel" if depthwise else "kernel"]
+        kernel = kernel if kernel.ndim == 4 else kernel[None, None]
+        k = kernel.shape[0]
+        pads, out = [], []
+        for size in x.shape[1:3]:
+            out.append(math.ceil(size / stride))
+            total = max((out[-1] - 1) * stride + k - size, 0)
+            pads.append((k // 2, k // 2) if self.padding == "symmetric" else (total // 2, total - total // 2))
+        x = np.pad(x, ((0, 0), *pads, (0, 0)))
+        y = 0
+        for i in range(k):
+            for j in range(k):
+                patch = x[:, i : i + (out[0] - 1) * stride + 1 : stride, j : j + (out[1] - 1) * stride + 1 : stride]
+                y = y + (patch * kernel[i, j, 0] if depthwise else patch @ kernel[i, j])
+        if "norm" in scope:
+            y = self.norm(y, scope["norm"], self.stats[name]["norm"], (name, "norm"))
+        return ACTIVATIONS[activation](y)
+
+    def squeeze_excite(self, x):
+        scope = self.params["se"]
+        gate = x.mean((1, 2))
+        gate = np.maximum(gate @ scope["reduce"]["kernel"] + scope["reduce"]["bias"], 0)
+        gate = np.clip((gate @ scope["expand"]["kernel"] + scope["expand"]["bias"] + 3) / 6, 0, 1)
+        return x * gate[:, None, None]
+
+    def attention(self, x, block):
+        y = self.norm(x, self.params["norm"], self.stats["norm"], ("norm",))
+        key = value = y
+        if block.key_value_stride > 1:
+            key = self.conv(y, "key_depthwise", block.key_value_stride, None)
+            value = self.conv(y, "value_depthwise", block.key_value_stride, None)
+        query = self.conv(y, "query", 1, None)
+        key, value = self.conv(key, "key", 1, None), self.conv(value, "value", 1, None)
+        n, h, w, _ = x.shape
+        query = query.reshape(n, h * w, block.heads, block.key_features)
+        key, value = key.reshape(n, -1, block.key_features), value.reshape(n, -1, block.key_features)
+        out = np.zeros_like(query)
+        for example in range(n):
+            for head in range(block.heads):
+                scores = query[example, :, head] @ key[example].T / math.sqrt(block.key_features)
+                weights = np.exp(scores - scores.max(-1, keepdims=True))
+                out[example, :, head] = weights / weights.sum(-1, keepdims=True) @ value[example]
+        return self.conv(out.reshape(n, h, w, -1), "output", 1, None)
+
+    def block(self, x, block):
+        match block:
+            case specs.Conv():
+                return self.conv(x, "conv", block.stride, block.activation)
+            case specs.Separable():
+                y = self.conv(x, "depthwise", block.stride, block.activation)
+                return self.conv(y, "pointwise", 1, block.activation)
+            case specs.InvertedResidual():
+                y = x if block.expanded == CHANNELS else self.conv(x, "expand", 1, block.activation)
+                y = self.conv(y, "depthwise", block.stride, block.activation)
+                y = self.squeeze_excite(y) if block.squeeze_excite else y
+            case specs.FusedInvertedBottleneck():
+                y = self.conv(x, "expand", block.stride, block.activation)
+            case specs.UniversalInvertedBottleneck():
+                y, start_stride = x, 1 if block.middle_kernel else block.stride
+                if block.start_kernel:
+                    y = self.conv(y, "start_depthwise", start_stride, None)
+                y = self.conv(y, "expand", 1, block.activation)
+                if block.middle_kernel:
+                    y = self.conv(y, "middle_depthwise", block.stride, block.activation)
+            case specs.MultiQueryAttention():
+                y = self.attention(x, block)
+        if not isinstance(block, specs.MultiQueryAttention):
+            y = self.conv(y, "project", 1, None)
+        y = y * self.params["layer_scale"] if "layer_scale" in self.params else y
+        return x + y if y.shape == x.shape else y
+
+
+def build(block, padding, dtype="float32"):
+    """The module of one block behind a stem of CHANNELS features, and float64 variables with nothing at rest."""
+    model = specs.ModelSpec(
+        name="one",
+        source="",
+        image_size=32,
+        stem=specs.Conv(kernel=3, features=CHANNELS, stride=1, activation="relu"),
+        blocks=(block,),
+        dropout=0.0,
+        norm=specs.Norm(decay=DECAY, epsilon=EPSILON),
+        width_rules={"tf": specs.WidthRule()},
+    )
+    plan = specs.resolve(model, padding=padding)
+    module = MODULES[type(plan.blocks[0])](plan.blocks[0], Compute(dtype, padding, plan.norm, None))
+    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, 8, 8, CHANNELS)), train=False))
+    draw = np.random.default_rng(7)
+
+    def value(path, leaf):
+        noise = draw.normal(size=leaf.shape)
+        match path[-1].key:
+            case "var":
+                return np.exp(0.3 * noise)
+            case "scale" | "layer_scale":
+                return 1 + 0.3 * noise
+            case "kernel" | "depthwise_kernel":
+                return noise * math.sqrt(2 / max(math.prod(leaf.shape[:-1]), 1))
+        return 0.3 * noise
+
+    variables = jax.tree_util.tree_map_with_path(value, shapes)
+    return module, {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
+
+
+@pytest.mark.parametrize("padding", specs.PADDINGS)
+@pytest.mark.parametrize("name", CASES)
+def test_block_is_the_reference(name, padding):
+    module, variables = build(CASES[name], padding)
+    images = np.random.default_rng(3).normal(size=(3, 8, 7, CHANNELS))
+    single = jax.tree.map(jnp.float32, (variables, images))
+
+    @jax.jit
+    def both(variables, images):
+        return (
+            module.apply(variables, images, train=False),
+            module.apply(variables, images, train=True, mutable=["batch_stats"]),
+        )
+
+    evaluated, (trained, updates) = both(*single)
+    reference = Reference(variables, padding, train=False)
+    np.testing.assert_allclose(evaluated, reference.block(images, CASES[name]), rtol=2e-4, atol=2e-5)
+    reference = Reference(variables, padding, train=True)
+    np.testing.assert_allclose(trained, reference.block(images, CASES[name]), rtol=2e-4, atol=2e-4)
+    leaves = jax.tree_util.tree_leaves_with_path(updates["batch_stats"])
+    assert len(leaves) == 2 * len(reference.new_stats)
+    for path, leaf in leaves:
+        *scope, statistic = (key.key for key in path)
+        np.testing.assert_allclose(leaf, reference.new_stats[tuple(scope)][statistic], rtol=1e-4, atol=1e-5)
+
+
+def test_reference_sees_padding():
+    """The two paddings differ where stride meets an even size, so that the test above can tell them apart."""
+    block = CASES["v2_strided"]
+    images = np.random.default_rng(3).normal(size=(1, 8, 7, CHANNELS))
+    _, variables = build(block, "same")
+    same, symmetric = (Reference(variables, padding, train=False).block(images, block) for padding in specs.PADDINGS)
+    assert np.abs(same - symmetric).max() > 0.1
