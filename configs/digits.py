@@ -23,12 +23,12 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.flip = False  # a mirrored digit is another digit
     config.data.eval_crop = 1.0
     config.train.batch_size = 64
-    config.train.num_epochs = 30.0
+    config.train.num_epochs = 12.0
     config.train.label_smoothing = 0.05
     config.schedule.lr_per_256 = 0.04
-    config.schedule.warmup_epochs = 2.0
+    config.schedule.warmup_epochs = 1.0
     config.ema.decay = 0.99
     config.eval.batch_size = 360
-    config.eval.every_epochs = 5.0
+    config.eval.every_epochs = 2.0
     config.log.every_steps = 20
     return config

@@ -96,8 +96,8 @@ class RunPlan:
     warmup_steps: int
     decay_steps: int
     peak_lr: float
-    eval_steps: int
-    checkpoint_steps: int | None
+    eval_steps: float  # between two evaluations; a fraction where it comes from epochs
+    checkpoint_steps: float | None
     log_steps: int
     num_devices: int
     device_batch: int
@@ -109,9 +109,9 @@ class RunPlan:
         return step / self.steps_per_epoch
 
 
-def due(step: int, every: int | None, total_steps: int) -> bool:
-    """Whether something that happens each `every` steps, and always at the end, happens after `step`."""
-    return step == total_steps or (every is not None and step % every == 0)
+def due(step: int, every: float | None, total_steps: int) -> bool:
+    """Whether something that happens each `every` steps (a fraction is fine), and always at the end, is due at `step`."""
+    return step == total_steps or (every is not None and step // every > (step - 1) // every)
 
 
 def image_size(config: ml_collections.ConfigDict) -> tuple[int, int]:
@@ -277,13 +277,13 @@ def _range_text(low: float, high: float) -> str:
     return f"{low_text} and " + ("below 1" if high == 1.0 - _TINY else f"at most {high:g}")
 
 
-def _steps(config: ml_collections.ConfigDict, pair: tuple[str, str], steps_per_epoch: float) -> int | None:
+def _steps(config: ml_collections.ConfigDict, pair: tuple[str, str], steps_per_epoch: float) -> float | None:
     """The duration in steps, or None where neither unit is given."""
     flat = dict(_leaves(config))
     epochs, steps = (flat[path] for path in pair)
     if steps is not None:
         return steps
-    return None if epochs is None else round(epochs * steps_per_epoch)
+    return None if epochs is None else epochs * steps_per_epoch
 
 
 def derive(config: ml_collections.ConfigDict, info: "DatasetInfo", num_devices: int) -> RunPlan:
@@ -301,8 +301,8 @@ def derive(config: ml_collections.ConfigDict, info: "DatasetInfo", num_devices: 
         )
     steps_per_epoch = info.num_train / batch
     durations = {pair[0]: _steps(config, pair, steps_per_epoch) for pair in DURATIONS}
-    total_steps = max(1, durations["train.num_epochs"])
-    warmup_steps = durations["schedule.warmup_epochs"] or 0
+    total_steps = max(1, round(durations["train.num_epochs"]))
+    warmup_steps = round(durations["schedule.warmup_epochs"] or 0)
     if warmup_steps >= total_steps and warmup_steps > 0:
         raise ValueError(
             f"the warm-up of {warmup_steps} steps leaves nothing of a run of {total_steps} steps: shorten it"
@@ -312,9 +312,9 @@ def derive(config: ml_collections.ConfigDict, info: "DatasetInfo", num_devices: 
         total_steps=total_steps,
         steps_per_epoch=steps_per_epoch,
         warmup_steps=warmup_steps,
-        decay_steps=max(1, durations["schedule.decay_epochs"] or 1),
+        decay_steps=max(1, round(durations["schedule.decay_epochs"] or 1)),
         peak_lr=config.schedule.lr_per_256 * batch / 256,
-        eval_steps=max(1, durations["eval.every_epochs"] or round(steps_per_epoch)),
+        eval_steps=max(1, durations["eval.every_epochs"] or steps_per_epoch),
         checkpoint_steps=None if checkpoint_steps is None else max(1, checkpoint_steps),
         log_steps=config.log.every_steps,
         num_devices=num_devices,

@@ -139,7 +139,8 @@ def test_durations_become_steps():
     run = config_lib.derive(config, an_info(1000), num_devices=8)
     assert run.total_steps == round(3 * 1000 / 64) == 47
     assert run.warmup_steps == round(0.5 * 1000 / 64) == 8
-    assert run.eval_steps == round(1.5 * 1000 / 64) == 23
+    assert run.eval_steps == 1.5 * 1000 / 64
+    assert [step for step in range(1, 48) if config_lib.due(step, run.eval_steps, 47)] == [24, 47]
     assert (run.checkpoint_steps, run.device_batch) == (7, 8)
     assert run.epoch(run.total_steps) == pytest.approx(3.0, rel=0.01)
     # the evaluation batch is never larger than the set, and covers it with whole devices
