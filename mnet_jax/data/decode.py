@@ -27,10 +27,12 @@ def decode(contents: tf.Tensor, box: crop.Box, reduce_to: tuple[int, int] | None
     def jpeg() -> tf.Tensor:
         shape = tf.io.extract_jpeg_shape(contents)[:2]
         orientation = exif.orientation(contents)
-        window = box(tf.where(tf.gather(exif.TRANSPOSED, orientation), shape[::-1], shape))
-        stored = exif.stored_box(window, shape, orientation)
-        image = _jpeg_part(contents, shape, stored, 0 if reduce_to is None else _reduction(window[2:], reduce_to))
-        return tf.cond(orientation == 1, lambda: image, lambda: exif.make_upright(image, orientation))
+        upright = orientation == 1
+        window = box(tf.cond(upright, lambda: shape, lambda: exif.upright_shape(shape, orientation)))
+        ratio = 1 if reduce_to is None else _reduction(window[2:], reduce_to)
+        stored = tf.cond(upright, lambda: window, lambda: exif.stored_box(window, shape, orientation))
+        image = _jpeg_part(contents, shape, stored, ratio)
+        return tf.cond(upright, lambda: image, lambda: exif.make_upright(image, orientation))
 
     def other() -> tf.Tensor:
         image = tf.io.decode_image(contents, channels=3, expand_animations=False)
@@ -43,33 +45,30 @@ def decode(contents: tf.Tensor, box: crop.Box, reduce_to: tuple[int, int] | None
 
 
 def _reduction(size: tf.Tensor, reduce_to: tuple[int, int]) -> tf.Tensor:
-    """Place in `_REDUCTIONS` of the largest one that leaves `size` (height, width) at least `reduce_to`."""
-    return tf.reduce_sum(tf.cast(tf.reduce_min(size // tf.constant(reduce_to)) >= _REDUCTIONS[1:], tf.int32))
+    """The largest of `_REDUCTIONS` that leaves `size` (height, width) at least `reduce_to`."""
+    fits = tf.reduce_min(size // tf.constant(reduce_to)) >= _REDUCTIONS
+    return tf.reduce_max(tf.where(fits, _REDUCTIONS, 1))
 
 
-def _jpeg_part(contents: tf.Tensor, shape: tf.Tensor, box: tf.Tensor, reduction: tf.Tensor | int) -> tf.Tensor:
-    """The box of a JPEG as stored, and in the size that `reduction` (a place in `_REDUCTIONS`) says."""
+def _jpeg_part(contents: tf.Tensor, shape: tf.Tensor, box: tf.Tensor, ratio: tf.Tensor | int) -> tf.Tensor:
+    """The box of a JPEG as stored, smaller by one of `_REDUCTIONS`."""
+    start, size = box[:2] // ratio, tf.maximum(box[2:] // ratio, 1)
+    # One pixel more on each side: colour is stored at half resolution and interpolated from its neighbours.
+    low = tf.maximum(start - 1, 0)
+    window = tf.concat([low, tf.minimum(start + size + 1, -(-shape // ratio)) - low], 0)
 
     def at(ratio: int) -> tf.Tensor:
         # The accurate transform is libjpeg's (and Pillow's) default and no slower. A picture that breaks off keeps what
         # there is of it, grey below.
-        start, size = box[:2] // ratio, tf.maximum(box[2:] // ratio, 1)
-        # One pixel more on each side: colour is stored at half resolution and interpolated from its neighbours.
-        low = tf.maximum(start - 1, 0)
-        high = tf.minimum(start + size + 1, -(-shape // ratio))
-        part = tf.io.decode_and_crop_jpeg(
-            contents,
-            tf.concat([low, high - low], 0),
-            channels=3,
-            ratio=ratio,
-            try_recover_truncated=True,
-            dct_method="INTEGER_ACCURATE",
+        return tf.io.decode_and_crop_jpeg(
+            contents, window, channels=3, ratio=ratio, try_recover_truncated=True, dct_method="INTEGER_ACCURATE"
         )
-        return tf.slice(part, tf.concat([start - low, [0]], 0), tf.concat([size, [3]], 0))
 
-    if isinstance(reduction, int):
-        return at(_REDUCTIONS[reduction])
-    return tf.switch_case(reduction, [lambda ratio=ratio: at(ratio) for ratio in _REDUCTIONS])
+    def smaller() -> tf.Tensor:
+        return tf.switch_case(ratio // 4, [lambda r=r: at(r) for r in _REDUCTIONS[1:]])  # 2, 4, 8 -> 0, 1, 2
+
+    part = at(1) if isinstance(ratio, int) else tf.cond(ratio == 1, lambda: at(1), smaller)
+    return tf.slice(part, tf.pad(start - low, [[0, 1]]), tf.pad(size, [[0, 1]], constant_values=3))
 
 
 def resize(image: tf.Tensor, image_size: tuple[int, int], interpolation: str, antialias_above: float) -> tf.Tensor:
@@ -80,8 +79,9 @@ def resize(image: tf.Tensor, image_size: tuple[int, int], interpolation: str, an
     """
 
     def resized(antialias: bool) -> tf.Tensor:
-        scaled = tf.image.resize(image, image_size, interpolation, antialias=antialias)
-        return tf.saturate_cast(tf.round(scaled), tf.uint8)
+        scaled = tf.image.resize(image, image_size, interpolation, antialias=antialias) + 0.5
+        # Bilinear values stay within those of the image; cubic ones do not.
+        return tf.cast(scaled, tf.uint8) if interpolation == "bilinear" else tf.saturate_cast(scaled, tf.uint8)
 
     shape, target = tf.shape(image)[:2], tf.constant(image_size)
     shrinks = tf.reduce_any(tf.cast(shape, tf.float32) > antialias_above * tf.cast(target, tf.float32))

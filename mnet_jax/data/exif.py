@@ -69,6 +69,11 @@ def orientation(contents: tf.Tensor) -> tf.Tensor:
     return tf.cond(plain, lambda: 1, search)
 
 
+def upright_shape(shape: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """(height, width) of the upright image whose stored one has `shape`."""
+    return tf.where(tf.gather(TRANSPOSED, orientation), shape[::-1], shape)
+
+
 def stored_box(box: tf.Tensor, shape: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     """Where a box (y, x, height, width) of the upright image lies in the stored one of `shape` (height, width)."""
     box = tf.where(tf.gather(TRANSPOSED, orientation), tf.gather(box, [1, 0, 3, 2]), box)
