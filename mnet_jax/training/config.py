@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import ml_collections
 
 from configs import default
+from mnet_jax.tasks.augment_config import AugmentConfig
 
 if typing.TYPE_CHECKING:
     from mnet_jax.data.catalog import DatasetInfo
@@ -110,7 +111,7 @@ class RunPlan:
 
 
 def due(step: int, every: float | None, total_steps: int) -> bool:
-    """Whether something that happens each `every` steps (a fraction is fine), and always at the end, is due at `step`."""
+    """Whether something that happens each `every` steps (a fraction is fine) and at the end is due at `step`."""
     return step == total_steps or (every is not None and step // every > (step - 1) // every)
 
 
@@ -255,6 +256,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
             f"data.name={config.data.name!r} with data.folder={config.data.folder!r}: "
             'for your own photos set data.name="folder" and data.folder to their directory; otherwise leave it None'
         )
+    AugmentConfig.from_config(config.augment)
     if config.data.image_size is not None:
         image_size(config)
     for path in ("data.mean", "data.std"):

@@ -74,6 +74,9 @@ BAD = [
     ("schedule__lr_per_256", -1.0, "above 0"),
     ("ema__decay", 1.0, "below 1"),
     ("checkpoint__best_metric", "accuracy", "'top1', 'top5', 'loss'"),
+    ("augment__erase_prob", 1.5, "augment.erase_prob"),
+    ("augment__randaugment_magnitude", 15.0, "augment.randaugment_magnitude"),
+    ("augment__hue", 0.7, "augment.hue"),
     ("seed", -1, "at least 0"),
     ("log__every_steps", True, "a whole number"),
 ]
