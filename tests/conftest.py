@@ -2,10 +2,13 @@
 
 import os
 import pathlib
+import tempfile
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Not the user's own cache of compiled programs; kept between runs of the suite.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(tempfile.gettempdir()) / "mnet_jax_tests_compiled"))
 
 import jax
 import pytest
@@ -29,7 +32,6 @@ def imagenet_sample(real_data, tmp_path_factory) -> pathlib.Path:
     """TFDS directory that holds imagenet2012 (1,000 training and 300 validation images), prepared once per machine."""
     import subprocess
     import sys
-    import tempfile
 
     out = pathlib.Path(tempfile.gettempdir()) / "mnet_jax_sample_data"
     if not (out / "tfds" / "imagenet2012").exists():

@@ -113,8 +113,8 @@ class Window:
                 if not np.isfinite(metrics[name]):
                     raise FloatingPointError(
                         f"the {'loss' if name == 'objective' else 'gradient'} is not finite at step {step} "
-                        f"(learning rate {metrics['learning_rate']:.4g}); the last checkpoint is older. Try a lower "
-                        "--config.schedule.lr_per_256, a longer warm-up (--config.schedule.warmup_epochs) or "
+                        f"(learning rate {metrics['learning_rate']:.4g}); the last checkpoint is from before. Try a "
+                        "lower --config.schedule.lr_per_256, a longer warm-up (--config.schedule.warmup_epochs) or "
                         "--config.optimizer.clip_norm=1.0"
                     )
         rows = [metrics for _, metrics in values]

@@ -162,7 +162,7 @@ def test_loss_that_is_not_finite_stops_the_run(place):
     fields = {"schedule.lr_per_256": 1e30, "optimizer.name": "sgd", "optimizer.momentum": 0.0, "log.every_steps": 3}
     done = run(place, "wild", fields=fields)
     assert done.returncode == 2
-    assert re.search(r"is not finite at step \d+ \(learning rate 1?\.?\d+e\+\d+\)", done.stderr), done.stderr
+    assert re.search(r"is not finite at step \d+ \(learning rate \S+e\+\d+\)", done.stderr), done.stderr
     assert "--config.schedule.lr_per_256" in done.stderr
     for path in (place / "wild" / "checkpoints").iterdir():
         arrays = checkpoint_arrays(place / "wild", int(path.name))
