@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from jax.nn import initializers
 
 from mnet_jax.models import specs
-from mnet_jax.models.layers import BatchNorm, Compute, Conv, SqueezeExcite, attend
+from mnet_jax.models.layers import Compute, Conv, SqueezeExcite, attend
+from mnet_jax.models.norm import BatchNorm
 
 
 class Block(nn.Module):
@@ -96,7 +97,8 @@ class MultiQueryAttention(Block):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         plan = self.plan
-        y = BatchNorm(self.compute, name=plan.norm.name)(x, train=train).astype(self.compute.dtype)
+        norm = BatchNorm(self.compute.norm, self.compute.norm_axis_name, name=plan.norm.name)
+        y = norm(x, train=train).astype(self.compute.dtype)
         query = self.conv(plan.query, y, train=train)
         key = self.conv(plan.key, self.conv(plan.key_depthwise, y, train=train), train=train)
         value = self.conv(plan.value, self.conv(plan.value_depthwise, y, train=train), train=train)

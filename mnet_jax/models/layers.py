@@ -1,4 +1,4 @@
-"""The layers that blocks are made of: convolution with norm and activation, squeeze-excite, attention, residual.
+"""The layers that blocks are made of: convolution with norm and activation, squeeze-excite, attention.
 
 Parameters are float32 whatever the compute dtype; norms and activations are computed in float32 between convolutions
 (XLA fuses them into one pass over the map) and only what leaves a layer has the compute dtype.
@@ -15,6 +15,7 @@ from jax.nn import initializers
 
 from mnet_jax.models import specs
 from mnet_jax.models.depthwise import depthwise_conv
+from mnet_jax.models.norm import BatchNorm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,50 +60,6 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
-class BatchNorm(nn.Module):
-    """Batch normalisation over all axes but the last, [..., C] -> float32 [..., C].
-
-    Statistics take one pass: mean and mean square of x - m, with m the running mean. The textbook one-pass form is m =
-    0; it cancels catastrophically where a channel's mean is large against its deviation, and m is near the mean after a
-    few steps. Over `norm_axis_name` they are those of the global batch. The running variance is the unbiased one, as in
-    TensorFlow's fused kernel and PyTorch.
-    """
-
-    compute: Compute
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        features = x.shape[-1]
-        scale = self.param("scale", initializers.ones, (features,), jnp.float32)
-        bias = self.param("bias", initializers.zeros, (features,), jnp.float32)
-        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (features,), jnp.float32)
-        running_var = self.variable("batch_stats", "var", jnp.ones, (features,), jnp.float32)
-
-        def channels(vector: jax.Array) -> jax.Array:
-            return vector.reshape((1,) * (x.ndim - 1) + (features,))
-
-        centred = x.astype(jnp.float32) - channels(lax.stop_gradient(running_mean.value))
-        if not train:
-            factor = scale * lax.rsqrt(running_var.value + self.compute.norm.epsilon)
-            return centred * channels(factor) + channels(bias)
-
-        axes = tuple(range(x.ndim - 1))
-        moments = jnp.stack([centred.mean(axes), jnp.square(centred).mean(axes)])
-        count = x.size // features
-        if self.compute.norm_axis_name is not None:
-            moments = lax.pmean(moments, self.compute.norm_axis_name)
-            count *= lax.axis_size(self.compute.norm_axis_name)
-        offset, square = moments
-        variance = jnp.maximum(square - jnp.square(offset), 0.0)
-        if not self.is_initializing():
-            keep = self.compute.norm.decay
-            unbiased = variance * (count / max(count - 1, 1))
-            running_mean.value += (1 - keep) * offset
-            running_var.value = keep * running_var.value + (1 - keep) * unbiased
-        factor = scale * lax.rsqrt(variance + self.compute.norm.epsilon)
-        return (centred - channels(offset)) * channels(factor) + channels(bias)
-
-
 class Conv(nn.Module):
     """One `specs.ConvPlan`: [N, H, W, C] (or [N, C] for a pointwise layer) -> the same rank.
 
@@ -126,7 +83,7 @@ class Conv(nn.Module):
             strides, layout = (plan.stride, plan.stride), ("NHWC", "HWIO", "NHWC")
             x = lax.conv_general_dilated(x, kernel, strides, self._padding(x), dimension_numbers=layout)
         if plan.norm:
-            x = BatchNorm(self.compute, name="norm")(x, train=train)
+            x = BatchNorm(self.compute.norm, self.compute.norm_axis_name, name="norm")(x, train=train)
         elif plan.bias:
             bias = self.param("bias", initializers.zeros, (plan.features,), jnp.float32)
             x = x.astype(jnp.float32) + bias.reshape((1,) * (x.ndim - 1) + (plan.features,))
