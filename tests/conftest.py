@@ -41,3 +41,24 @@ def imagenet_sample(real_data, tmp_path_factory) -> pathlib.Path:
         out.mkdir(parents=True, exist_ok=True)
         (part / "tfds").rename(out / "tfds")
     return out / "tfds"
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory) -> pathlib.Path:
+    """Directory of a short run on one device: three epochs of digits, three checkpoints."""
+    from configs import digits
+    from mnet_jax.training import loop
+
+    config = digits.get_config()
+    config.model.name, config.model.width = "v1", 0.25  # the quickest to compile
+    config.data.data_dir = str(tmp_path_factory.mktemp("data"))
+    config.train.num_epochs = 3.0
+    config.optimizer.name = "sgd"  # learns something in so few steps
+    config.schedule.lr_per_256 = 0.4
+    config.ema.decay = 0.9
+    config.train.num_devices = 1
+    config.schedule.warmup_epochs = 0.5
+    config.eval.every_epochs = 1.0
+    workdir = tmp_path_factory.mktemp("run")
+    loop.train(config, str(workdir))
+    return workdir

@@ -150,6 +150,16 @@ def _read(directory: epath.Path, handler: Any) -> Any:
         return checkpointer.restore(directory)
 
 
+def saved_steps(workdir: str) -> list[int]:
+    """The steps whose checkpoints are complete, in order."""
+    return _steps(epath.Path(workdir) / FOLDER)
+
+
+def _steps(folder: epath.Path) -> list[int]:
+    # Orbax writes beside, under a longer name, and moves into place: a name that is a number is a complete checkpoint.
+    return sorted(int(child.name) for child in folder.iterdir() if child.name.isdigit()) if folder.exists() else []
+
+
 def _find(path: str, step: int | str | None) -> epath.Path:
     root = epath.Path(path).expanduser().absolute() if "://" not in str(path) else epath.Path(path)
     if (root / "about").exists():
@@ -157,7 +167,7 @@ def _find(path: str, step: int | str | None) -> epath.Path:
             raise ValueError(f"{path} is one checkpoint (step {root.name}): leave out step={step!r}")
         return root
     folder = root / FOLDER if (root / FOLDER).exists() else root
-    there = sorted(int(child.name) for child in folder.iterdir() if child.name.isdigit()) if folder.exists() else []
+    there = _steps(folder)
     if not there:
         raise ValueError(f"no checkpoint in {path}: give the directory of a run (--workdir of train.py)")
     if step in (None, "latest"):

@@ -9,12 +9,28 @@ import ml_collections
 from absl import flags, logging
 from ml_collections import config_flags
 
+USAGE = """Usage: python train.py [--config FILE] [--workdir DIR] [--config.FIELD=VALUE ...] [--traceback]
+
+  --config FILE          the run, a file in configs/ (default: configs/digits.py, real digits, offline, a minute or two)
+  --workdir DIR          where the run lives, local or gs:// (default: runs/<name of the config file>); the same command
+                         again resumes it
+  --config.FIELD=VALUE   override a field; configs/default.py explains them all. None is written as None
+  --traceback            show where an error came from, not only what it is
+
+Examples:
+  python train.py
+  python train.py --config configs/v3_large.py --workdir gs://BUCKET/run --config.data.data_dir=gs://BUCKET/tfds
+  python train.py --config configs/finetune.py --config.init.checkpoint=runs/v3_large --config.data.folder=photos
+"""
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEFAULT = ROOT / "configs" / "digits.py"
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs `train.py`. Exit status: 0 trained or saved on request, 2 an error that one line explains, 130 Ctrl-C."""
+    if {"--help", "-h", "--helpshort", "--helpfull"} & set(sys.argv if argv is None else argv):
+        print(USAGE, end="")
+        return 0
     try:
         config, workdir = parse(list(sys.argv if argv is None else argv))
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError, ImportError) as error:
@@ -49,11 +65,9 @@ def parse(argv: list[str]) -> tuple[ml_collections.ConfigDict, str]:
     argv = [arg for arg in argv if not re.fullmatch(r"--?config\.[\w.]+=None", arg)]
     sys.argv = argv  # where config_flags looks for overrides
     _check_config_file(argv)
-    config_flag = config_flags.DEFINE_config_file(
-        "config", str(DEFAULT), "The run: a file in configs/; its fields are overridden as --config.FIELD=VALUE"
-    )
-    flags.DEFINE_string("workdir", None, "Where the run lives, local or gs://. Default: runs/<name of the config file>")
-    flags.DEFINE_bool("traceback", False, "Show where an error came from, not only what it is")
+    config_flag = config_flags.DEFINE_config_file("config", str(DEFAULT), "see USAGE")
+    flags.DEFINE_string("workdir", None, "see USAGE")
+    flags.DEFINE_bool("traceback", False, "see USAGE")
     rest = flags.FLAGS(argv)[1:]
     if rest:
         raise ValueError(f"unexpected argument {rest[0]!r}: every option starts with --; see python train.py --help")

@@ -11,7 +11,6 @@ import numpy as np
 from etils import epath
 
 from mnet_jax.data import catalog, pipeline
-from mnet_jax.models.variables import initial_variables
 from mnet_jax.training import start
 from mnet_jax.training.build import build_model, build_task
 from mnet_jax.training.checkpoint import Checkpoints
@@ -20,7 +19,7 @@ from mnet_jax.training.evaluation import Evaluator
 from mnet_jax.training.optimizer import make_optimizer, make_schedule
 from mnet_jax.training.parallel import AXIS, Devices, fetch
 from mnet_jax.training.reporting import Reporter
-from mnet_jax.training.state import TrainState, new_state
+from mnet_jax.training.state import new_state
 from mnet_jax.training.step import make_train_step
 
 # What may change between two starts of one run: nothing of it touches the weights.
@@ -139,7 +138,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
       FloatingPointError: if the loss is not finite any more.
     """
     validate(config)
-    config = start.adopt(config, workdir)
+    source = start.find_source(config, workdir)
+    config = start.adopt(config, source, workdir)
     validate(config)
     devices = Devices(config.train.num_devices)
     info = catalog.describe(config.data)
@@ -147,6 +147,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
     is_main = devices.process_index == 0
     model, task = build_model(config, info, axis_name=AXIS), build_task(config, info)
     schedule, optimizer = make_schedule(config, run), make_optimizer(config, run)
+    notes = []
+    variables = start.first_variables(config, model.plan, info.class_names, source, notes.append)
     claim(workdir, config, is_main=is_main)
     checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep, best_metric=config.checkpoint.best_metric)
     first_step = checkpoints.latest_step() or 0
@@ -160,7 +162,15 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
     )
     with contextlib.closing(checkpoints), reporter, Preemption(checkpoints, devices.process_count) as preemption:
         reporter.info(_headline(config, info, run, devices))
-        state = devices.replicate(_first_state(config, info, run, model, optimizer, checkpoints, reporter))
+        for note in notes:
+            reporter.info(note)
+        fresh = jax.jit(lambda variables: new_state(variables, optimizer, ema=config.ema.decay > 0))
+        if first_step:
+            reporter.info(f"Going on from step {first_step} of {run.total_steps}")
+            state = checkpoints.restore(first_step, jax.eval_shape(fresh, variables))
+        else:
+            state = fresh(variables)
+        state = devices.replicate(state)
         train_step = devices.pmap(make_train_step(model, task, optimizer, schedule, config, AXIS), donate_state=True)
         evaluator = Evaluator(model, task, config, info, devices, run.eval_device_batch)
         window, metrics = Window(config.train.batch_size), None
@@ -192,27 +202,6 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
             reporter.info(f"This run is finished: {run.total_steps} of {run.total_steps} steps in {workdir}")
             metrics = evaluator(state.variables(ema=True))
     return metrics
-
-
-def _first_state(
-    config: ml_collections.ConfigDict,
-    info: catalog.DatasetInfo,
-    run: RunPlan,
-    model: object,
-    optimizer: object,
-    checkpoints: Checkpoints,
-    reporter: Reporter,
-) -> TrainState:
-    """The state to go on from, as `training/start.py` orders it, as arrays of the host or one device."""
-    variables = initial_variables(model.plan, config.seed)
-    fresh = jax.jit(lambda variables: new_state(variables, optimizer, ema=config.ema.decay > 0))
-    latest = checkpoints.latest_step()
-    if latest is not None:
-        reporter.info(f"Going on from step {latest} of {run.total_steps}")
-        return checkpoints.restore(latest, jax.eval_shape(fresh, variables))
-    if config.init.checkpoint is not None:
-        variables = start.from_checkpoint(config, variables, info.class_names, reporter.info)
-    return fresh(variables)
 
 
 def _batches(

@@ -13,6 +13,8 @@ import ml_collections
 import numpy as np
 from etils import epath
 
+from mnet_jax.models.specs import ModelPlan
+from mnet_jax.models.variables import initial_variables
 from mnet_jax.training import checkpoint
 from mnet_jax.training.config import from_json
 from mnet_jax.training.state import Tree
@@ -20,29 +22,55 @@ from mnet_jax.training.state import Tree
 HEAD = "classifier"
 
 
-def adopt(config: ml_collections.ConfigDict, workdir: str) -> ml_collections.ConfigDict:
+def find_source(config: ml_collections.ConfigDict, workdir: str) -> checkpoint.Trained | None:
+    """The model that this run starts from; None if it starts fresh, or has a checkpoint of its own already.
+
+    Raises:
+      ValueError: if there is no such checkpoint.
+    """
+    if config.init.checkpoint is None or checkpoint.saved_steps(workdir):
+        return None
+    return checkpoint.load(config.init.checkpoint, ema=config.init.ema)
+
+
+def adopt(
+    config: ml_collections.ConfigDict, source: checkpoint.Trained | None, workdir: str
+) -> ml_collections.ConfigDict:
     """Fills in what a fine-tuning config leaves to its checkpoint: the model and how its images are prepared.
 
-    With `init.checkpoint` set and `model.name` None, the architecture (not the dropout) and, where they are None,
-    image size and pixel statistics are those of the checkpoint, or those that this run itself noted at its first start.
+    Where `model.name` is None, the architecture (not the dropout) and, where they are None, image size and pixel
+    statistics are those of the source, or those that this run itself noted at its first start.
     """
-    if config.init.checkpoint is None or config.model.name is not None:
+    if config.model.name is not None:
         return config
-    noted = epath.Path(workdir) / "config.json"
-    if noted.exists():
-        source = from_json(noted.read_text())
-        mean, std = source.data.mean, source.data.std
+    if source is not None:
+        theirs = source.config
+        mean, std = theirs.data.mean or source.info.mean, theirs.data.std or source.info.std
     else:
-        trained = checkpoint.load(config.init.checkpoint)
-        source = trained.config
-        mean, std = source.data.mean or trained.info.mean, source.data.std or trained.info.std
+        theirs = from_json((epath.Path(workdir) / "config.json").read_text())
+        mean, std = theirs.data.mean, theirs.data.std
     config = ml_collections.ConfigDict(config)
     for name in ("name", "width", "width_rule", "padding", "stem_stride", "norm_epsilon"):
-        config.model[name] = source.model[name]
-    for name, value in (("image_size", source.data.image_size), ("mean", mean), ("std", std)):
+        config.model[name] = theirs.model[name]
+    for name, value in (("image_size", theirs.data.image_size), ("mean", mean), ("std", std)):
         if config.data[name] is None:
             config.data[name] = value
     return config
+
+
+def first_variables(
+    config: ml_collections.ConfigDict,
+    plan: ModelPlan,
+    class_names: tuple[str, ...],
+    source: checkpoint.Trained | None,
+    log: Callable[[str], None],
+) -> Tree:
+    """The variables before the first step: fresh ones from the seed, on which those of the source are laid."""
+    fresh = initial_variables(plan, config.seed)
+    if source is None:
+        return fresh
+    same_classes = source.class_names == class_names
+    return transplant(fresh, source.variables, same_classes=same_classes, log=log, origin=source.path)
 
 
 def transplant(fresh: Tree, source: Tree, *, same_classes: bool, log: Callable[[str], None], origin: str) -> Tree:
@@ -87,16 +115,6 @@ def transplant(fresh: Tree, source: Tree, *, same_classes: bool, log: Callable[[
         return np.asarray(theirs[name], leaf.dtype) if name in restored else leaf
 
     return jax.tree_util.tree_map_with_path(value, fresh)
-
-
-def from_checkpoint(
-    config: ml_collections.ConfigDict, fresh: Tree, class_names: tuple[str, ...], log: Callable[[str], None]
-) -> Tree:
-    """The variables for a run that starts from `config.init.checkpoint`."""
-    trained = checkpoint.load(config.init.checkpoint, ema=config.init.ema)
-    return transplant(
-        fresh, trained.variables, same_classes=trained.class_names == class_names, log=log, origin=trained.path
-    )
 
 
 def flat(tree: Tree) -> dict[str, np.ndarray]:

@@ -1,0 +1,57 @@
+"""`python train.py` mistyped: one clear line on stderr, exit status 2, nothing written."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+BAD = [
+    (["--config=configs/v3_larg.py"], "no config file 'configs/v3_larg.py': there are configs/NAME.py with NAME"),
+    (["--config", "nowhere.py"], "no config file 'nowhere.py'"),
+    (["--config.model.nme=v2"], 'Did you mean "name" instead of "nme"?'),
+    (["--config.modl.name=v2"], 'Did you mean "model" instead of "modl"?'),
+    (["--config.train.batch_size=many"], "config.train.batch_size=many: invalid literal"),
+    (["--config.data.flip=perhaps"], "Non-boolean argument"),
+    (["--wokdir=x"], "Unknown command line flag 'wokdir'. Did you mean: workdir ?"),
+    (["run1"], "unexpected argument 'run1'"),
+    (["--config.train.num_steps=5"], "two units for one duration: set one of them to None (--config.train."),
+    (["--config.model.name=v3_larg"], "v3_large"),
+    (["--config.data.name=imagenet2012", "--config.data.data_dir={tmp}"], "ILSVRC2012_img_train.tar"),
+    (["--config.data.name=cifar11", "--config.data.data_dir={tmp}"], "cifar1"),
+    (["--config.data.eval_split=tset", "--config.data.data_dir={tmp}"], "tset"),
+    (["--config.data.name=folder", "--config.data.folder={tmp}/photos"], "photos"),
+    (["--config.init.checkpoint={tmp}/run"], "no checkpoint in"),
+    (["--config.train.num_devices=99"], "there are 1 devices"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "line"), BAD, ids=lambda value: value[0][:40] if isinstance(value, list) else "")
+def test_one_clear_line(arguments, line, tmp_path):
+    arguments = [argument.format(tmp=tmp_path) for argument in arguments]
+    done = subprocess.run(
+        [sys.executable, ROOT / "train.py", f"--workdir={tmp_path / 'run'}", *arguments],
+        cwd=ROOT, capture_output=True, text=True, timeout=120, env=environment(),
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert line in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert done.stderr.startswith("train.py: ")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def environment():
+    import os
+
+    return {**os.environ, "XLA_FLAGS": ""}
+
+
+def test_help_names_the_flags():
+    done = subprocess.run(
+        [sys.executable, ROOT / "train.py", "--help"], capture_output=True, text=True, timeout=60, env=environment()
+    )
+    assert "--config" in done.stdout
+    assert "--workdir" in done.stdout
