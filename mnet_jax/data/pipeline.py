@@ -6,7 +6,7 @@ Every batch is a dict: image uint8 [B, H, W, 3], label int32 [B], mask float32 [
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import ml_collections
@@ -89,7 +89,7 @@ def eval_batches(
     All processes yield the same number of batches; what a process lacks is padding: zeros with mask 0 and index -1.
     """
     from mnet_jax.data import decode, records
-    from mnet_jax.data.host import tf
+    from mnet_jax.data.host import graph_function, tf
 
     size = image_shape(data)
     opened = records.open_split(data, split or info.eval_split)
@@ -104,7 +104,7 @@ def eval_batches(
         arrays = iter(())
     else:
         if isinstance(opened, records.TFRecords):
-            examples = opened.part(start, stop).read().map(_parse)
+            examples = opened.part(start, stop).read().map(graph_function(_parse))
         else:
             examples = _look_up(opened, tf.data.Dataset.range(start, stop))
         arrays = _run(_in_parallel(examples, example).batch(batch_size), info.name)
@@ -113,7 +113,7 @@ def eval_batches(
 
 def _stream(part: records.TFRecords, seed: int, first: int, buffer: int) -> tf.data.Dataset:
     """Endless (contents, label, index, key) of a process's part of a large split, from its `first` example on."""
-    from mnet_jax.data.host import tf
+    from mnet_jax.data.host import graph_function, tf
 
     if not part.num_examples:
         raise ValueError("there are more processes than training images")
@@ -133,9 +133,9 @@ def _stream(part: records.TFRecords, seed: int, first: int, buffer: int) -> tf.d
         # Shuffled by number and skipped still encoded: the order is that of the whole epoch whatever is skipped.
         shuffled = part.read(files).shuffle(buffer, seed=shuffle_seed, reshuffle_each_iteration=False)
         rest = shuffled.skip(tf.where(epoch == first_epoch, tf.constant(skipped, tf.int64), 0))
-        return rest.map(lambda serialized, index: (*_parse(serialized, index), key))
+        return rest.map(graph_function(lambda serialized, index: (*_parse(serialized, index), key)))
 
-    return tf.data.Dataset.counter(first_epoch).flat_map(one_epoch)
+    return tf.data.Dataset.counter(first_epoch).flat_map(graph_function(one_epoch))
 
 
 def _parse(serialized: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -148,6 +148,7 @@ def _parse(serialized: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tenso
 
 def _look_up(table: records.RandomAccess, indices: tf.data.Dataset) -> tf.data.Dataset:
     """(index, ...) one by one -> (contents, label, index, ...) one by one."""
+    from mnet_jax.data.host import graph_function
 
     def gather(index: tf.Tensor, *rest: tf.Tensor) -> tuple[tf.Tensor, ...]:
         return *table.gather(index), index, *rest
@@ -155,13 +156,13 @@ def _look_up(table: records.RandomAccess, indices: tf.data.Dataset) -> tf.data.D
     def contents(source: tf.Tensor, *rest: tf.Tensor) -> tuple[tf.Tensor, ...]:
         return table.contents(source), *rest
 
-    return _in_parallel(indices.batch(_READ_AT_ONCE).map(gather).prefetch(2).unbatch(), contents)
+    return _in_parallel(indices.batch(_READ_AT_ONCE).map(graph_function(gather)).prefetch(2).unbatch(), contents)
 
 
-def _in_parallel(dataset: tf.data.Dataset, function: object) -> tf.data.Dataset:
-    from mnet_jax.data.host import tf
+def _in_parallel(dataset: tf.data.Dataset, function: Callable) -> tf.data.Dataset:
+    from mnet_jax.data.host import graph_function, tf
 
-    return dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return dataset.map(graph_function(function), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
 def _run(dataset: tf.data.Dataset, name: str) -> Iterator[tuple[np.ndarray, ...]]:

@@ -14,7 +14,7 @@ import ml_collections
 import numpy as np
 
 from mnet_jax.data import catalog, folder
-from mnet_jax.data.host import tf
+from mnet_jax.data.host import graph_function, tf
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -61,15 +61,19 @@ class TFRecords:
             return tf.data.Dataset.zip(file, tf.data.Dataset.range(first, first + take))
 
         if order is None:
-            return tf.data.Dataset.range(len(self.shards)).flat_map(records)
+            return tf.data.Dataset.range(len(self.shards)).flat_map(graph_function(records))
         # 16 files at once, 16 records of each in turn: TFDS's own defaults
         return tf.data.Dataset.from_tensor_slices(order).interleave(
-            records, cycle_length=16, block_length=16, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+            graph_function(records),
+            cycle_length=16,
+            block_length=16,
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
         )
 
     def load(self) -> Table:
         """Reads all of the split into memory, still encoded."""
-        serialized = self.read().map(lambda record, index: record).batch(self.num_examples)
+        serialized = self.read().map(graph_function(lambda record, index: record)).batch(self.num_examples)
         return Table(*parse(serialized.get_single_element()))
 
 

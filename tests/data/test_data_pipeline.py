@@ -66,10 +66,10 @@ def test_train_has_every_example_once_an_epoch_and_repeats_itself(data):
     assert (joined(other, "index") != index[:48]).any()
 
 
-@pytest.mark.parametrize("start", [1, 3, 4, 10])  # an epoch is 3.125 batches
-def test_resumed_stream_is_the_rest_bit_for_bit(data, start):
+def test_resumed_stream_is_the_rest_bit_for_bit(data):
     whole = train(data, 16, 13)
-    assert_equal(train(data, 16, 3, start_step=start), whole[start : start + 3])
+    for start in (1, 3, 10):  # an epoch is 3.125 batches
+        assert_equal(train(data, 16, 3, start_step=start), whole[start : start + 3])
 
 
 def test_processes_share_an_epoch(data):
