@@ -14,10 +14,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from configs import digits
 from mnet_jax.data.digits import is_test
 from mnet_jax.tools.cli import main
-from mnet_jax.training import loop
 from mnet_jax.training.reporting import read_rows
 
 MNET = pathlib.Path(sys.executable).with_name("mnet")
@@ -28,21 +26,6 @@ def mnet(capsys, *arguments):
     code = main([str(argument) for argument in arguments])
     out, err = capsys.readouterr()
     return code, out, err
-
-
-@pytest.fixture(scope="module")
-def digits_run(tmp_path_factory):
-    """Directory of a short run on one device: two epochs of digits, two checkpoints."""
-    config = digits.get_config()
-    config.model.name, config.model.width = "v1", 0.25  # the quickest to compile
-    config.data.data_dir = str(tmp_path_factory.mktemp("data"))
-    config.train.num_epochs = 2.0
-    config.train.num_devices = 1
-    config.schedule.warmup_epochs = 0.5
-    config.eval.every_epochs = 1.0
-    workdir = tmp_path_factory.mktemp("run")
-    loop.train(config, str(workdir))
-    return workdir
 
 
 @pytest.fixture(scope="module")
