@@ -89,15 +89,13 @@ def _backward(
 ) -> tuple[jax.Array, ...]:
     x, mean, inverse, scale = residuals
     dy = cotangents[0]
-    normal = (x.astype(jnp.float32) - _along_channels(mean, x)) * _along_channels(inverse, x)
-    dy_mean, dot_mean = local = _means(dy, dy * normal, None)
-    if axis_name is not None:
-        dy_mean, dot_mean = lax.pmean(local, axis_name)
-    dx = dy - _along_channels(dy_mean, x) - normal * _along_channels(dot_mean, x)
+    centred = x.astype(jnp.float32) - _along_channels(mean, x)
+    local = _means(dy, dy * centred, None)
+    dy_mean, dot_mean = local if axis_name is None else lax.pmean(local, axis_name)
+    dx = dy - _along_channels(dy_mean, x) - centred * _along_channels(dot_mean * inverse**2, x)
     dx *= _along_channels(scale * inverse, x)
     count = x.size // x.shape[-1]
-    dbias, dscale = local[0] * count, local[1] * count
-    return dx.astype(x.dtype), dscale, dbias, jnp.zeros_like(mean)
+    return dx.astype(x.dtype), local[1] * inverse * count, local[0] * count, jnp.zeros_like(mean)
 
 
 normalize.defvjp(_forward, _backward)

@@ -1,5 +1,6 @@
 """Batch normalisation: gradient, rounding, and the same over eight devices as on one."""
 
+import dataclasses
 import functools
 
 import jax
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from mnet_jax.models import create_model
+from mnet_jax.models import MobileNet, specs
 from mnet_jax.models.norm import normalize
+from mnet_jax.models.tables import SPECS
 from mnet_jax.models.variables import initial_variables
 
 EPSILON = 1e-3
@@ -67,9 +69,10 @@ def test_bfloat16_input_gives_float32_statistics():
 def test_synchronised_over_eight_devices_is_the_global_batch():
     """Logits, statistics and gradients of a narrow network, images spread over the devices or all on one."""
     assert jax.device_count() == 8
-    settings = {"num_classes": 5, "width": 0.25, "dropout": 0.0, "stem_stride": 1}
-    alone = create_model("v1", **settings)
-    together = create_model("v1", **settings, norm_axis_name="devices")
+    block = specs.InvertedResidual(expanded=48, features=24, stride=2, squeeze_excite=True, activation="hard_swish")
+    spec = dataclasses.replace(SPECS["v3_small"], blocks=(block,), last_conv=None, head=None)
+    alone = MobileNet(specs.resolve(spec, num_classes=5, dropout=0.0))
+    together = alone.clone(norm_axis_name="devices")
     variables = initial_variables(alone.plan, seed=0)
     images = 1 + jax.random.normal(jax.random.key(1), (16, 16, 16, 3))
     images *= jnp.arange(16).reshape(16, 1, 1, 1) / 8  # devices see very different batches

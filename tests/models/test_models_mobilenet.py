@@ -1,0 +1,328 @@
+"""The networks as a whole: shapes, gradients, dtypes, randomness, multiply-adds and the errors of `create_model`."""
+
+import dataclasses
+import functools
+import math
+
+import flax.errors
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.extend.core import jaxprs_in_params
+
+import mnet_jax
+from mnet_jax.models import create_model, layers, list_models, specs
+from mnet_jax.models.blocks import MODULES
+from mnet_jax.models.mobilenet import MobileNet
+from mnet_jax.models.tables import SPECS
+from mnet_jax.models.variables import initial_variables, list_variables
+from mnet_jax.tools.summary import summarize
+
+FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # compile time, not run time
+
+
+def outputs(model, height, width):
+    """Shapes and dtypes of logits and features of two images, without computing them."""
+    variables = {"params": {}, "batch_stats": {}}
+    for variable in list_variables(model.plan):
+        scope = variables[variable.collection]
+        for name in variable.path[:-1]:
+            scope = scope.setdefault(name, {})
+        scope[variable.path[-1]] = jax.ShapeDtypeStruct(variable.shape, jnp.float32)
+    images = jax.ShapeDtypeStruct((2, height, width, 3), jnp.float32)
+    return jax.eval_shape(
+        lambda variables, images: (model.apply(variables, images), model.apply(variables, images, method="features")),
+        variables,
+        images,
+    )
+
+
+# --- Shapes ---
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_logits_and_features_at_any_size(name):
+    model = create_model(name, num_classes=7, width=0.5)
+    sizes = [(224, 224), (33, 47)]
+    if name in ("v3_small", "v4_hybrid_medium"):
+        sizes += [(32, 32), (97, 250), (256, 32)]
+    for height, width in sizes:
+        logits, features = outputs(model, height, width)
+        assert (logits.shape, logits.dtype) == ((2, 7), jnp.float32)
+        assert list(features) == [4, 8, 16, 32]
+        for stride, feature in features.items():
+            assert feature.shape[:3] == (2, math.ceil(height / stride), math.ceil(width / stride))
+        rows, _ = summarize(model.plan, (height, width))
+        shapes = {row.name: row.output_shape for row in rows}
+        named = [(stride, shapes[block]) for stride, block in model.plan.feature_blocks]
+        assert named == [(stride, feature.shape[1:]) for stride, feature in features.items()]
+
+
+@pytest.mark.parametrize(("stem_stride", "side"), [(4, 1), (2, 2), (1, 4)])
+@pytest.mark.parametrize("name", list_models())
+def test_stem_stride_for_small_images(name, stem_stride, side):
+    plan = create_model(name, num_classes=10, stem_stride=stem_stride).plan
+    assert [stride for stride, _ in plan.feature_blocks] == [stem_stride * factor for factor in (1, 2, 4, 8)]
+    rows, totals = summarize(plan, 32)
+    assert {row.name: row.output_shape[:2] for row in rows}[plan.blocks[-1].name] == (side, side)
+    assert totals.params == summarize(create_model(name, num_classes=10).plan, 32)[1].params  # weights fit each other
+
+
+@pytest.mark.parametrize("stem_stride", [2, 1])
+def test_stem_stride_of_the_module_is_that_of_the_plan(stem_stride):
+    logits, features = outputs(create_model("v3_small", num_classes=10, stem_stride=stem_stride), 32, 40)
+    assert logits.shape == (2, 10)
+    assert {stride: feature.shape[1:3] for stride, feature in features.items()} == {
+        stride: (32 // stride, 40 // stride if 40 % stride == 0 else 3) for stride in features
+    }
+
+
+# --- Running for real ---
+
+
+def shortened(model: MobileNet) -> MobileNet:
+    """The same network without the shape-preserving blocks that repeat an earlier one but for their width."""
+    seen, blocks = set(), []
+    for block in model.plan.blocks:
+        layers_of_block = tuple((layer.name, getattr(layer, "activation", None)) for layer in block.layers)
+        key = (block.kind, layers_of_block)
+        if key in seen and block.stride == 1 and block.in_features == block.features:
+            continue
+        seen.add(key)
+        blocks.append(block)
+    return model.clone(plan=dataclasses.replace(model.plan, blocks=tuple(blocks)))
+
+
+def plain_depthwise(x, kernel, stride, padding):
+    """XLA's own, which compiles faster and can be read off a jaxpr."""
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=x.shape[-1],
+    )
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_parameter_gets_a_gradient(name, monkeypatch):
+    monkeypatch.setattr(layers, "depthwise_conv", plain_depthwise)
+    model = shortened(create_model(name, num_classes=3, width=0.25, drop_path=0.1))
+    variables = initial_variables(model.plan, seed=0)
+    side = 48 if "hybrid" in name else 32  # keys get no gradient where attention sees a single position
+    images = jax.random.normal(jax.random.key(1), (4, side, side, 3))
+
+    def loss(params):
+        variables_here = {**variables, "params": params}
+        rngs = {"dropout": jax.random.key(2)}
+        logits, _ = model.apply(variables_here, images, train=True, mutable=["batch_stats"], rngs=rngs)
+        return -jax.nn.log_softmax(logits)[:, 0].mean()
+
+    grads = jax.jit(jax.grad(loss), compiler_options=FAST)(variables["params"])
+    silent = [
+        jax.tree_util.keystr(path)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(grads)
+        if not (np.all(np.isfinite(leaf)) and np.any(leaf != 0))
+    ]
+    assert silent == []
+
+
+def test_bfloat16_compute_keeps_float32_params_and_logits():
+    settings = {"num_classes": 6, "width": 0.25, "stem_stride": 2}
+    model = shortened(create_model("v3_small", **settings, dtype="bfloat16"))
+    variables = initial_variables(model.plan, seed=0)
+    images = jax.random.normal(jax.random.key(1), (4, 32, 32, 3))
+
+    @functools.partial(jax.jit, compiler_options=FAST)
+    def run(variables):
+        rngs = {"dropout": jax.random.key(2)}
+        return (
+            model.apply(variables, images, train=True, mutable=["batch_stats"], rngs=rngs),
+            model.apply(variables, images),
+            model.clone(dtype="float32").apply(variables, images),
+        )
+
+    (logits, updates), half, full = run(variables)
+    assert logits.dtype == half.dtype == full.dtype == jnp.float32
+    assert {leaf.dtype for leaf in jax.tree.leaves((variables, updates))} == {jnp.dtype("float32")}
+    np.testing.assert_allclose(half, full, atol=0.05 * np.abs(full).max())
+    assert np.any(half != full)  # it did compute in bfloat16
+    features = jax.eval_shape(lambda: model.apply(variables, images, method="features"))
+    assert {leaf.dtype for leaf in features.values()} == {jnp.dtype("bfloat16")}
+
+
+def test_dropout_is_off_in_evaluation_and_keeps_its_rate_in_training():
+    """Every feature made 1 and every weight of the classifier too: a logit counts the features that were kept."""
+    rate, examples = 0.25, 64
+    spec = dataclasses.replace(SPECS["v1"], blocks=(specs.Separable(features=256, activation="relu6"),))
+    model = MobileNet(specs.resolve(spec, num_classes=1, dropout=rate))
+    variables = initial_variables(model.plan, seed=0)
+    params = variables["params"]
+    norm = params["block_00"]["pointwise"]["norm"]
+    norm["scale"][:], norm["bias"][:], params["classifier"]["kernel"][:] = 0, 1, 1
+    features = len(norm["bias"])
+
+    @jax.jit
+    def train(key):
+        images = jnp.zeros((examples, 32, 32, 3))
+        return model.apply(variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": key})[0]
+
+    assert model.apply(variables, jnp.zeros((2, 32, 32, 3))).tolist() == [[features], [features]]
+    logits = train(jax.random.key(0))
+    kept = logits * (1 - rate)
+    np.testing.assert_allclose(kept, np.round(kept), atol=1e-3)
+    deviation = math.sqrt(rate * (1 - rate) / (examples * features))
+    assert abs(kept.mean() / features - (1 - rate)) < 4 * deviation
+    assert np.array_equal(logits, train(jax.random.key(0)))
+    assert not np.array_equal(logits, train(jax.random.key(1)))
+
+
+def test_drop_path_rates_grow_linearly_over_residual_blocks():
+    blocks = create_model("v3_small", drop_path=0.5).plan.blocks
+    assert [block.drop_path for block in blocks] == [
+        pytest.approx(0.5 * index / 10) if block.residual else 0.0 for index, block in enumerate(blocks)
+    ]
+    assert blocks[-1].drop_path == 0.5
+
+
+def test_drop_path_drops_whole_branches_of_examples():
+    rate, examples = 0.4, 200
+    dropping, steady = (create_model("v3_small", width=0.1, drop_path=drop_path).plan for drop_path in (rate, 0.0))
+    compute = layers.Compute("float32", "same", dropping.norm, None)
+    x = jax.random.normal(jax.random.key(0), (examples, 2, 2, dropping.blocks[-1].features))
+    variables = {kind: tree["block_10"] for kind, tree in initial_variables(dropping, seed=0).items()}
+
+    def branch(plan, train):
+        module = MODULES[type(plan.blocks[-1])](plan.blocks[-1], compute)
+        rngs = {"dropout": jax.random.key(1)}
+        y = jax.jit(lambda x: module.apply(variables, x, train=train, mutable=["batch_stats"], rngs=rngs)[0])(x)
+        return np.asarray(y - x)
+
+    assert np.array_equal(branch(dropping, False), branch(steady, False))
+    dropped, whole = branch(dropping, True), branch(steady, True)
+    kept = np.any(dropped != 0, axis=(1, 2, 3))
+    np.testing.assert_allclose(dropped[kept], whole[kept] / (1 - rate), rtol=1e-3, atol=1e-5)
+    assert abs(kept.mean() - (1 - rate)) < 4 * math.sqrt(rate * (1 - rate) / examples)
+
+
+def test_statistics_move_in_training_only():
+    model = shortened(create_model("v1", num_classes=2, width=0.25, norm_decay=0.5))
+    variables = initial_variables(model.plan, seed=0)
+    images = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
+    with pytest.raises(flax.errors.ModifyScopeVariableError):
+        model.apply(variables, images, train=True, rngs={"dropout": jax.random.key(0)})
+    _, same = jax.jit(lambda v: model.apply(v, images, mutable=["batch_stats"]))(variables)
+    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, same["batch_stats"], variables["batch_stats"])))
+
+
+# --- Fresh variables ---
+
+
+@pytest.mark.parametrize("name", ["v3_small", "v4_hybrid_medium"])
+def test_initial_variables_are_distributed_as_those_of_flax(name):
+    """Means and deviations of NumPy's draw and of the modules' own initialisers, leaf by leaf."""
+    model = create_model(name, num_classes=10, width=0.5)
+    ours = initial_variables(model.plan, seed=3)
+    again, other = initial_variables(model.plan, seed=3), initial_variables(model.plan, seed=4)
+    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, ours, again)))
+    assert not np.array_equal(ours["params"]["stem"]["kernel"], other["params"]["stem"]["kernel"])
+    for variable in list_variables(model.plan):
+        leaf = ours[variable.collection]
+        for key in variable.path:
+            leaf = leaf[key]
+        assert (leaf.shape, leaf.dtype) == (variable.shape, np.float32)
+        error = 5 * variable.deviation / math.sqrt(variable.size) + 1e-6 * variable.mean
+        assert abs(leaf.mean() - variable.mean) <= error
+        assert abs(leaf.std() - variable.deviation) <= error
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        specs.ConvPlan("pointwise", 100, 200),
+        specs.ConvPlan("full", 30, 60, kernel=3),
+        specs.ConvPlan("depthwise", 400, 400, kernel=5, depthwise=True),
+        specs.ConvPlan("query", 100, 200, init="xavier"),
+        specs.ConvPlan("classifier", 200, 100, norm=False, bias=True, init="classifier"),
+    ],
+    ids=lambda layer: layer.name,
+)
+def test_initialisers_of_the_modules_have_the_plans_deviation(layer):
+    module = layers.Conv(layer, layers.Compute("float32", "same", specs.Norm(decay=0.9, epsilon=1e-3), None))
+    images = jnp.zeros((1, 3, 3, layer.in_features))
+    kernel = jax.jit(lambda key: module.init(key, images, train=False))(jax.random.key(0))["params"][layer.kernel_name]
+    error = 5 * layer.kernel_deviation / math.sqrt(kernel.size)
+    assert abs(kernel.mean()) <= error
+    assert abs(kernel.std() - layer.kernel_deviation) <= error
+
+
+# --- Multiply-adds ---
+
+
+def multiply_adds(jaxpr):
+    """Of all convolutions and matrix products that a program of one image contains."""
+    total = 0
+    for equation in jaxpr.eqns:
+        outputs = math.prod(equation.outvars[0].aval.shape)
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            total += outputs * math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
+        elif equation.primitive.name == "conv_general_dilated":
+            *window, inputs, _ = equation.invars[1].aval.shape
+            total += outputs * math.prod(window) * inputs
+        for inner in jaxprs_in_params(equation.params):
+            total += multiply_adds(inner)
+    return total
+
+
+@pytest.mark.parametrize("name", ["v1", "v2", "v3_small", "v4_conv_small", "v4_hybrid_medium"])
+def test_multiply_adds_are_those_of_the_traced_program(name, monkeypatch):
+    monkeypatch.setattr(layers, "depthwise_conv", plain_depthwise)
+    for settings, size in (({}, (224, 224)), ({"width": 0.6, "stem_stride": 2, "num_classes": 9}, (65, 100))):
+        model = create_model(name, **settings)
+        variables = initial_variables(model.plan, seed=0)
+        program = jax.make_jaxpr(model.apply)(variables, jnp.zeros((1, *size, 3)))
+        assert multiply_adds(program.jaxpr) == summarize(model.plan, size)[1].multiply_adds
+
+
+# --- Errors ---
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("v3_larg", {}, r"unknown model 'v3_larg'.* v4_hybrid_large\. Did you mean 'v3_large'\?"),
+        ("resnet50", {}, "unknown model 'resnet50'; choose one of: v1, v2"),
+        ("v1", {"width": 0}, "width must be a number above 0, got 0"),
+        ("v1", {"width": math.nan}, "width must be a number above 0, got nan"),
+        ("v1", {"width": "1.0"}, "width must be a number above 0, got '1.0'"),
+        ("v1", {"num_classes": 0}, "num_classes must be a whole number of at least 1, got 0"),
+        ("v1", {"num_classes": 10.0}, "num_classes must be a whole number of at least 1, got 10.0"),
+        ("v1", {"padding": "valid"}, "unknown padding 'valid'; choose one of: same, symmetric"),
+        ("v1", {"padding": "Same"}, "Did you mean 'same'"),
+        ("v1", {"width_rule": "torchvision"}, "unknown width_rule of v1 'torchvision'; choose one of: tf, timm"),
+        ("v3_small", {"width_rule": "torch"}, "choose one of: tf, timm, torchvision. Did you mean 'torchvision'"),
+        ("v1", {"stem_stride": 3}, "unknown stem_stride 3; choose one of: 1, 2, 4"),
+        ("v1", {"dtype": "float16"}, "unknown dtype 'float16'; choose one of: float32, bfloat16"),
+        ("v1", {"dropout": 1.0}, "dropout must be a number at least 0 and below 1, got 1.0"),
+        ("v1", {"drop_path": -0.1}, "drop_path must be a number at least 0 and below 1, got -0.1"),
+        ("v1", {"norm_decay": 1}, "norm_decay must be a number at least 0 and below 1, got 1"),
+        ("v1", {"norm_epsilon": 0}, "norm_epsilon must be a number above 0, got 0"),
+    ],
+)
+def test_errors_say_what_is_allowed(name, settings, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        create_model(name, **settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_public_names_are_lazy_and_helpful():
+    assert mnet_jax.create_model is create_model
+    assert mnet_jax.list_models() == list_models()
+    with pytest.raises(AttributeError, match="create_model, list_models, load_checkpoint"):
+        mnet_jax.make_model  # noqa: B018
+    with pytest.raises(AttributeError, match="create_model"):
+        mnet_jax.models.make_model  # noqa: B018
