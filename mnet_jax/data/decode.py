@@ -133,15 +133,18 @@ def eval_image(contents: tf.Tensor, data: ml_collections.ConfigDict, size: tuple
 
 def load_image(source: str | os.PathLike | bytes) -> np.ndarray:
     """Reads one image, from a path (also gs://) or from its bytes: upright uint8 [H, W, 3], as the pipeline sees it."""
-    name = "these bytes" if isinstance(source, bytes) else os.fspath(source)
+    name, contents = "these bytes", source
+    if not isinstance(source, bytes):
+        name = os.fspath(source)
+        try:
+            contents = tf.io.read_file(name).numpy()
+        except tf.errors.OpError as error:
+            raise ValueError(f"no such image: {name}") from error
     try:
-        contents = source if isinstance(source, bytes) else tf.io.read_file(name).numpy()
         if not check.has_palette(contents):
             return decode(tf.constant(contents), crop.whole).numpy()
-    except tf.errors.NotFoundError:
-        raise ValueError(f"no such image: {name}") from None
     except tf.errors.OpError:
-        pass
+        pass  # what is wrong with it is said below
     raise ValueError(f"cannot read {name}: {check.fault(contents)}; JPEG, PNG, GIF, BMP or WebP expected")
 
 

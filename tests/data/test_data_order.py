@@ -1,4 +1,4 @@
-"""The order of examples: a function of (seed, epoch) alone, the same on every version of NumPy and any number of hosts."""
+"""The order of examples: a function of (seed, epoch) alone, on every version of NumPy and any number of hosts."""
 
 import itertools
 

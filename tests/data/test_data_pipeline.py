@@ -1,4 +1,4 @@
-"""Batches: every example once, the same stream every time, resume at any step; for sets in memory, streamed, and in folders."""
+"""Batches: every example once, the same stream every time, resume at any step; however a set is stored and read."""
 
 import itertools
 
