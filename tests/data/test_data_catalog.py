@@ -1,0 +1,137 @@
+"""What each data set is, and what is said when it, or a split of it, is missing."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+from sample_sets import config, numbered, write_set
+
+from mnet_jax.data import catalog
+from mnet_jax.data.imagenet_names import NAMES
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    root = tmp_path_factory.mktemp("sets")
+    write_set(root, "only_train", {"train": numbered(30)})
+    write_set(root, "three_splits", {"train": numbered(5), "validation": numbered(4), "test": numbered(3)})
+    write_set(root, "cifar100", {"train": numbered(5), "test": numbered(3)})
+    return root
+
+
+def describe(root, name, **fields):
+    return catalog.describe(config(name=name, data_dir=str(root), **fields))
+
+
+def test_default_splits(sets):
+    def chosen(info):
+        return info.train_split, info.num_train, info.eval_split, info.num_eval
+
+    assert chosen(describe(sets, "three_splits")) == ("train", 5, "validation", 4)
+    assert chosen(describe(sets, "cifar100")) == ("train", 5, "test", 3)
+    assert chosen(describe(sets, "only_train")) == ("train[:90%]", 27, "train[90%:]", 3)
+    slices = {"train_split": "train[:10]", "eval_split": "train[10:15]"}
+    assert chosen(describe(sets, "only_train", **slices)) == ("train[:10]", 10, "train[10:15]", 5)
+
+
+def test_half_chosen_splits_could_overlap(sets):
+    for fields in ({"train_split": "train"}, {"eval_split": "train[:10%]"}):
+        with pytest.raises(ValueError, match=r"set both data.train_split and data.eval_split, such as 'train\[:90%\]'"):
+            describe(sets, "only_train", **fields)
+
+
+def test_statistics_and_names(sets):
+    info = describe(sets, "cifar100:1.0.0")
+    assert info.mean == pytest.approx((129.3, 124.1, 112.4), abs=0.1)
+    assert info.std == pytest.approx((68.2, 65.4, 70.4), abs=0.1)
+    other = describe(sets, "three_splits")
+    assert other.mean == pytest.approx((0.485 * 255, 0.456 * 255, 0.406 * 255))
+    assert other.std == pytest.approx((0.229 * 255, 0.224 * 255, 0.225 * 255))
+    assert other.class_names == tuple("0123456789")
+
+
+def test_description_can_be_saved(sets):
+    info = describe(sets, "three_splits")
+    saved = json.loads(json.dumps(dataclasses.asdict(info)))
+    assert catalog.DatasetInfo(**{k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()}) == info
+
+
+def test_imagenet_names_are_complete():
+    assert len(NAMES) == len(set(NAMES.values())) == 1000
+    assert list(NAMES) == sorted(NAMES)
+    first, last = "n01440764", "n15075141"  # classes 0 and 999 of every published model
+    assert (NAMES[first], NAMES[last]) == ("tench", "toilet tissue")
+    assert (list(NAMES)[0], list(NAMES)[999]) == (first, last)
+    assert list(NAMES.values())[281:286] == ["tabby", "tiger cat", "Persian cat", "Siamese cat", "Egyptian cat"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("imagenet2012", "Register at https://image-net.org/download-images, put ILSVRC2012_img_train.tar and"),
+        ("imagenet2012", "ILSVRC2012_img_val.tar into DIR/downloads/manual, and type: python -c"),
+        ("imagenet2012", r"tfds.builder\('imagenet2012', data_dir='DIR'\).download_and_prepare\(\)"),
+        ("cifar10", "cifar10 is not in DIR. To download and prepare it, type: python -c"),
+        ("imagenet_v2/matched-frequency", "imagenet_v2/matched-frequency is not in DIR. To download"),
+        ("imagnet2012", "unknown data set 'imagnet2012': did you mean imagenet2012"),
+        ("digit", "unknown data set 'digit': did you mean digits"),
+        ("xyzzy", "unknown data set 'xyzzy': There are digits"),
+    ],
+)
+def test_missing_set_says_what_to_type(tmp_path, name, message):
+    with pytest.raises(ValueError, match=message.replace("DIR", str(tmp_path))) as error:
+        describe(tmp_path, name)
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())  # nothing was begun
+
+
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [
+        (
+            "trian",
+            r"no split 'trian': there are train \(5\), validation \(4\), test \(3\), and.*; did you mean 'train'",
+        ),
+        ("train[:x%]", "no split"),
+        ("train[3:10]", "no split"),
+        ("train+tests", "no split"),
+        ("train[:0]", "nothing in split"),
+    ],
+)
+def test_wrong_split_says_which_there_are(sets, split, message):
+    for field in ("train_split", "eval_split"):
+        with pytest.raises(ValueError, match=message) as error:
+            describe(sets, "three_splits", **{field: split})
+        assert "\n" not in str(error.value)
+
+
+def test_set_without_image_and_label(tmp_path):
+    import tensorflow_datasets as tfds
+
+    write_set(tmp_path, "plain", {"train": numbered(3)})
+    path = tmp_path / "plain" / "1.0.0" / "features.json"
+    features = json.loads(path.read_text())
+    features["featuresDict"]["features"]["class"] = features["featuresDict"]["features"].pop("label")
+    path.write_text(json.dumps(features))
+    assert "class" in tfds.builder_from_directory(path.parent).info.features
+    with pytest.raises(
+        ValueError, match=r"image \(Image\) and label \(ClassLabel\) expected, it has .*class \(ClassLabel\)"
+    ):
+        describe(tmp_path, "plain")
+
+
+def test_data_dir(monkeypatch):
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    monkeypatch.setenv("HOME", "/home/me")
+    assert catalog.data_dir(config()) == "/home/me/tensorflow_datasets"
+    assert catalog.data_dir(config(data_dir="~/sets")) == "/home/me/sets"
+    monkeypatch.setenv("TFDS_DATA_DIR", "gs://bucket/sets")
+    assert catalog.data_dir(config()) == "gs://bucket/sets"
+    assert catalog.data_dir(config(data_dir="gs://other/sets")) == "gs://other/sets"
+
+
+def test_tensorflow_is_not_imported_early():
+    code = "import sys; from mnet_jax.data import catalog, pipeline, folder; sys.exit('tensorflow' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,0 +1,86 @@
+"""The digits: all of them, split for ever, written once even by several processes."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from sample_sets import config, evaluate, joined, train
+from sklearn.datasets import load_digits
+
+from mnet_jax.data import catalog, digits
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return config(
+        name="digits",
+        data_dir=str(tmp_path_factory.mktemp("digits")),
+        image_size=8,
+        flip=False,
+        crop="center",
+        eval_crop=1.0,
+    )
+
+
+def test_description(data):
+    info = catalog.describe(data)
+    assert (info.num_train, info.num_eval, info.num_classes) == (1437, 360, 10)
+    assert info.class_names == tuple("0123456789")
+    assert (info.train_split, info.eval_split) == ("train", "test")
+
+
+def test_split_is_stratified_and_fixed():
+    labels = load_digits().target
+    test = digits.is_test(labels)
+    assert np.bincount(labels[test]).tolist() == [36] * 10
+    rows = np.flatnonzero(test)
+    assert rows[100:108].tolist() == [477, 483, 485, 492, 498, 499, 503, 509]
+    assert rows.sum() == 314634
+
+
+def test_batches_hold_the_digits_of_scikit_learn(data):
+    raw = load_digits()
+    wanted = np.round(raw.images * 255 / 16).astype(np.uint8)
+    test = digits.is_test(raw.target)
+    for rows, batches in ((test, evaluate(data, 90)), (~test, train(data, 479, 3))):
+        images, labels = joined(batches, "image"), joined(batches, "label")
+        assert (images == images[..., :1]).all()
+        found = sorted((image[..., 0].tobytes(), label) for image, label in zip(images, labels, strict=True))
+        assert found == sorted(
+            (image.tobytes(), label) for image, label in zip(wanted[rows], raw.target[rows], strict=True)
+        )
+
+
+def test_enlarged_digits_keep_their_shape(data):
+    data = data.copy_and_resolve_references()
+    small = joined(evaluate(data, 360), "image")
+    data.image_size = 32
+    large = joined(evaluate(data, 360), "image").astype(float)
+    means = large.reshape(360, 8, 4, 8, 4, 3).mean((2, 4))
+    correlation = np.corrcoef(means.ravel(), small.ravel())[0, 1]
+    assert correlation > 0.95
+
+
+def test_two_processes_at_once(tmp_path):
+    code = "import sys; from mnet_jax.data import digits; print(digits.prepare(sys.argv[1]))"
+    command = [sys.executable, "-W", "error", "-c", code, str(tmp_path)]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in processes:
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        assert out.strip() == str(tmp_path / "digits" / digits.VERSION)
+        assert not err
+    assert [path.name for path in (tmp_path / "digits").iterdir()] == [digits.VERSION]  # nothing half-written is left
+    assert catalog.describe(config(name="digits", data_dir=str(tmp_path))).num_train == 1437
+
+
+def test_unwritable_directory_is_one_clear_line(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ValueError, match=r"cannot write the digits to .*: set data.data_dir"):
+        digits.prepare(str(tmp_path / "file"))
+
+
+def test_bucket_is_left_alone(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert digits.prepare("gs://bucket/sets").startswith(str(tmp_path / ".cache" / "mnet_jax"))

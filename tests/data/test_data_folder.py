@@ -1,0 +1,195 @@
+"""Folders of images: both layouts, a split that stays, and files that are no images."""
+
+import logging
+
+import numpy as np
+import pytest
+from sample_sets import config, encode, evaluate, joined, picture, train
+
+from mnet_jax.data import catalog, folder
+
+WARNINGS = "mnet_jax.data.folder"
+
+
+def fill(root, counts, start=0):
+    """Writes `counts[class]` photos a class; returns the number of the next one."""
+    for name, count in counts.items():
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for _ in range(count):
+            (root / name / f"{start:04}.jpg").write_bytes(encode(picture(12, 14, seed=start), "JPEG"))
+            start += 1
+    return start
+
+
+def files(listing, root, split):
+    return {file.path.removeprefix(f"{root}/"): file.label for file in listing.splits[split]}
+
+
+@pytest.mark.parametrize("held_out", ["val", "valid", "validation", "test"])
+def test_split_by_its_owner(tmp_path, held_out):
+    start = fill(tmp_path / "train", {"dog": 3, "cat": 4})
+    fill(tmp_path / held_out, {"cat": 2}, start)
+    info = catalog.describe(config(name="folder", folder=str(tmp_path)))
+    assert (info.class_names, info.num_classes, info.num_train, info.num_eval) == (("cat", "dog"), 2, 7, 2)
+    assert (info.train_split, info.eval_split) == ("train", held_out)
+    listing = folder.scan(str(tmp_path))
+    assert files(listing, tmp_path, held_out) == {f"{held_out}/cat/0007.jpg": 0, f"{held_out}/cat/0008.jpg": 0}
+
+
+def test_chosen_split(tmp_path):
+    start = fill(tmp_path / "train", {"dog": 2, "cat": 2})
+    start = fill(tmp_path / "val", {"cat": 3}, start)
+    fill(tmp_path / "test", {"cat": 1, "dog": 4}, start)
+    data = config(name="folder", folder=str(tmp_path))
+    assert catalog.describe(data).eval_split == "val"
+    data.eval_split = "test"
+    assert catalog.describe(data).num_eval == 5
+    data.eval_split = "tset"
+    with pytest.raises(
+        ValueError, match=r"no split 'tset': there are train \(4\), val \(3\), test \(5\); did you mean 'test'"
+    ):
+        catalog.describe(data)
+
+
+@pytest.mark.parametrize("inside", [".", "train"])
+def test_our_split(tmp_path, inside):
+    fill(tmp_path / inside, {"a": 300, "b": 200})
+    listing = folder.scan(str(tmp_path))
+    train_files, held_out = files(listing, tmp_path, "train"), files(listing, tmp_path, "validation")
+    assert len(train_files) + len(held_out) == 500
+    assert not set(train_files) & set(held_out)
+    assert 70 <= len(held_out) <= 130  # a fifth, within 3 standard deviations
+    assert set(held_out.values()) == {0, 1}
+
+
+def test_our_split_stays_when_files_come_or_move(tmp_path):
+    fill(tmp_path / "old", {"a": 40, "b": 40})
+    fill(tmp_path / "new", {"a": 40, "b": 40})
+    fill(tmp_path / "new", {"a": 30, "b": 10}, start=80)
+    (tmp_path / "new" / "a" / "0000.jpg").rename(tmp_path / "new" / "a" / "renamed.jpg")
+    held_out = [files(folder.scan(str(tmp_path / name)), tmp_path / name, "validation") for name in ("old", "new")]
+    old, new = [{path.replace("renamed", "0000") for path in paths} for paths in held_out]
+    assert old == {path for path in new if int(path[2:6]) < 80}
+    assert len(new) > len(old)
+
+
+def test_copies_stay_together_and_small_classes_keep_an_image(tmp_path):
+    for i in range(30):
+        fill(tmp_path / "photos", {f"class{i:02}": 1}, start=i)
+    for i in range(40):
+        photo = encode(picture(12, 14, seed=100 + i), "JPEG")
+        for copy in ("one", "two"):
+            path = tmp_path / "photos" / f"twins_{copy}" / f"{i}{copy}.jpg"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(photo)
+    listing = folder.scan(str(tmp_path / "photos"))
+    assert {file.label for file in listing.splits["train"]} == set(range(32))
+    held_out = files(listing, tmp_path / "photos", "validation")
+    twins = [
+        {path.split("/")[1][:-7] for path in held_out if path.startswith(f"twins_{copy}")} for copy in ("one", "two")
+    ]
+    assert twins[0] == twins[1]
+    assert twins[0]
+
+
+def test_what_is_no_image_is_left_out_with_one_line(tmp_path, caplog):
+    photos = tmp_path / "photos"
+    fill(photos, {"a": 10, "b": 10})
+    (photos / ".cache").mkdir()
+    (photos / "a" / ".hidden.jpg").write_bytes(b"nothing")
+    (photos / "a" / ".thumbnails").mkdir()
+    (photos / "a" / ".thumbnails" / "x.jpg").write_bytes(b"nothing")
+    (photos / "README.txt").write_text("beside the classes")
+    (photos / "nothing in it").mkdir()
+    good = encode(picture(50, 50), "JPEG")
+    bad = {
+        "a/empty.jpg": b"",
+        "a/notes.txt": b"these are notes",
+        "a/truncated.jpg": good[: len(good) // 2],
+        "b/broken.png": encode(picture(50, 50), "PNG")[:300],
+        "b/palette.bmp": encode(picture(5, 5, channels=1), "BMP"),
+        "b/zero.jpg": b"\0" * 100,
+    }
+    extra = {
+        "b/in/a/sub_folder.jpg": good,
+        "b/trailing.jpg": good + b"appended by a phone",
+        "b/photo.JPG": encode(picture(9, 9), "PNG"),
+        "b/picture.webp": encode(picture(9, 9, seed=1), "WEBP"),
+        "b/no_extension": encode(picture(9, 9, seed=2), "GIF"),
+    }
+    for name, contents in (bad | extra).items():
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        (photos / name).write_bytes(contents)
+    with caplog.at_level(logging.WARNING, WARNINGS):
+        listing = folder.scan(str(photos))
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{photos}: left out 6 files: a/empty.jpg (empty), a/notes.txt (not an image), a/truncated.jpg (damaged JPEG), "
+        "b/broken.png (damaged PNG), b/palette.bmp (BMP with a palette), and 1 more"
+    ]
+    found = files(listing, photos, "train") | files(listing, photos, "validation")
+    assert len(found) == 25
+    assert set(extra) < set(found)
+
+    data = config(name="folder", folder=str(photos))
+    batches = train(data, 5, 5) + evaluate(data, 5)
+    assert joined(batches, "mask").sum() == 25 + catalog.describe(data).num_eval
+
+
+def test_pixels_are_those_of_the_files(tmp_path):
+    pixels = [np.full((4, 4, 3), value, np.uint8) for value in range(40)]
+    for i, image in enumerate(pixels):
+        path = tmp_path / f"parity{i % 2}" / f"{i:02}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(encode(image, "PNG"))
+    data = config(name="folder", folder=str(tmp_path), image_size=4)
+    info = catalog.describe(data)
+    listing = folder.scan(str(tmp_path))
+    for split, batches in ((info.train_split, train(data, 4, 8)), (info.eval_split, evaluate(data, 4))):
+        for batch in batches:
+            for image, label, index in zip(batch["image"], batch["label"], batch["index"], strict=True):
+                if index >= 0:
+                    file = listing.splits[split][index]
+                    assert (image == int(file.path[-6:-4])).all()
+                    assert label == file.label == image[0, 0, 0] % 2
+
+
+def make(tmp_path, layout):
+    """A folder that is wrong in one way."""
+    if layout == "flat":
+        (tmp_path / "photo.jpg").write_bytes(encode(picture(5, 5), "JPEG"))
+    elif layout == "one class":
+        fill(tmp_path, {"cat": 3})
+    elif layout == "only broken":
+        for name in "ab":
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "x.jpg").write_bytes(b"")
+    elif layout == "unknown class":
+        fill(tmp_path / "train", {"cat": 2, "dog": 2})
+        fill(tmp_path / "val", {"cow": 1, "cat": 1}, start=4)
+    elif layout == "one image a class":
+        fill(tmp_path, {"a": 1, "b": 1})
+    return tmp_path if layout != "missing" else tmp_path / "missing"
+
+
+@pytest.mark.parametrize(
+    ("layout", "message"),
+    [
+        ("missing", r"no such folder: .*missing \(data.folder\)"),
+        ("empty", r"has no images: put each class into a folder of its own, such as .*/cats and .*/dogs"),
+        ("flat", "has no images: put each class"),
+        ("only broken", "has no images: put each class"),
+        ("one class", r"has one class only \('cat'\): put each class"),
+        ("unknown class", "val has classes that .*train has not: cow"),
+        ("one image a class", r"has too few images to hold some out for evaluation \(2\)"),
+    ],
+)
+def test_wrong_folder_is_one_clear_line(tmp_path, layout, message):
+    data = config(name="folder", folder=str(make(tmp_path, layout)))
+    with pytest.raises(ValueError, match=message) as error:
+        catalog.describe(data)
+    assert "\n" not in str(error.value)
+
+
+def test_folder_not_set():
+    with pytest.raises(ValueError, match=r"data.folder is not set: type --config.data.folder="):
+        catalog.describe(config(name="folder"))
