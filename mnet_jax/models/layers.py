@@ -63,7 +63,9 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 class Conv(nn.Module):
     """One `specs.ConvPlan`: [N, H, W, C] (or [N, C] for a pointwise layer) -> the same rank.
 
-    A pointwise layer is a matrix product: 1.5 to 2 times faster than the convolution on CPU, the same elsewhere.
+    A pointwise layer is a product of two matrices: on CPU 1.5 to 2 times faster than the convolution, and without the
+    transposed copies that XLA makes for the gradient of a product of four axes (10 % of v3_small's step). On TPU all
+    three compile to the same.
     """
 
     plan: specs.ConvPlan
@@ -78,7 +80,7 @@ class Conv(nn.Module):
         if plan.depthwise:
             x = depthwise_conv(x, kernel, plan.stride, self._padding(x))
         elif plan.kernel == 1:
-            x = jnp.einsum("...c,cd->...d", x, kernel)
+            x = (x.reshape(-1, plan.in_features) @ kernel).reshape(*x.shape[:-1], plan.features)
         else:
             strides, layout = (plan.stride, plan.stride), ("NHWC", "HWIO", "NHWC")
             x = lax.conv_general_dilated(x, kernel, strides, self._padding(x), dimension_numbers=layout)
