@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import initializers
 
-from mnet_jax.models import specs
+from mnet_jax.models import plans
 from mnet_jax.models.layers import Compute, Conv, SqueezeExcite, attend
 from mnet_jax.models.norm import BatchNorm
 
@@ -13,10 +13,10 @@ from mnet_jax.models.norm import BatchNorm
 class Block(nn.Module):
     """What the blocks share: scale a branch where the plan says so, drop it for some examples, add it to the input."""
 
-    plan: specs.BlockPlan
+    plan: plans.BlockPlan
     compute: Compute
 
-    def conv(self, layer: specs.ConvPlan | None, x: jax.Array, *, train: bool) -> jax.Array:
+    def conv(self, layer: plans.ConvPlan | None, x: jax.Array, *, train: bool) -> jax.Array:
         """Applies a layer of the plan under its own name; a layer that the plan lacks (None) changes nothing."""
         return x if layer is None else Conv(layer, self.compute, name=layer.name)(x, train=train)
 
@@ -112,11 +112,11 @@ class MultiQueryAttention(Block):
         return self.merge(x, self.scaled(y, plan.layer_scale), train=train)
 
 
-MODULES: dict[type[specs.BlockPlan], type[Block]] = {
-    specs.ConvBlockPlan: ConvBlock,
-    specs.SeparablePlan: Separable,
-    specs.InvertedResidualPlan: InvertedResidual,
-    specs.FusedInvertedBottleneckPlan: FusedInvertedBottleneck,
-    specs.UniversalInvertedBottleneckPlan: UniversalInvertedBottleneck,
-    specs.MultiQueryAttentionPlan: MultiQueryAttention,
+MODULES: dict[type[plans.BlockPlan], type[Block]] = {
+    plans.ConvBlockPlan: ConvBlock,
+    plans.SeparablePlan: Separable,
+    plans.InvertedResidualPlan: InvertedResidual,
+    plans.FusedInvertedBottleneckPlan: FusedInvertedBottleneck,
+    plans.UniversalInvertedBottleneckPlan: UniversalInvertedBottleneck,
+    plans.MultiQueryAttentionPlan: MultiQueryAttention,
 }

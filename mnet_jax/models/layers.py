@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.nn import initializers
 
-from mnet_jax.models import specs
+from mnet_jax.models import plans
 from mnet_jax.models.depthwise import depthwise_conv
 from mnet_jax.models.norm import BatchNorm
 
@@ -24,7 +24,7 @@ class Compute:
 
     dtype: str
     padding: str
-    norm: specs.Norm
+    norm: plans.Norm
     norm_axis_name: str | None
 
 
@@ -61,14 +61,14 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 
 class Conv(nn.Module):
-    """One `specs.ConvPlan`: [N, H, W, C] (or [N, C] for a pointwise layer) -> the same rank.
+    """One `plans.ConvPlan`: [N, H, W, C] (or [N, C] for a pointwise layer) -> the same rank.
 
     A pointwise layer is a product of two matrices: on CPU 1.5 to 2 times faster than the convolution, and without the
     transposed copies that XLA makes for the gradient of a product of four axes (10 % of v3_small's step). On TPU all
     three compile to the same.
     """
 
-    plan: specs.ConvPlan
+    plan: plans.ConvPlan
     compute: Compute
 
     @nn.compact
@@ -95,7 +95,7 @@ class Conv(nn.Module):
 
     def _padding(self, x: jax.Array) -> tuple[tuple[int, int], tuple[int, int]]:
         height, width = (
-            specs.explicit_padding(self.compute.padding, size, self.plan.kernel, self.plan.stride)
+            plans.explicit_padding(self.compute.padding, size, self.plan.kernel, self.plan.stride)
             for size in x.shape[1:3]
         )
         return height, width
@@ -104,7 +104,7 @@ class Conv(nn.Module):
 class SqueezeExcite(nn.Module):
     """[N, H, W, C] -> the same, each channel multiplied by a learned function of all channels' averages."""
 
-    plan: specs.SqueezeExcitePlan
+    plan: plans.SqueezeExcitePlan
     compute: Compute
 
     @nn.compact

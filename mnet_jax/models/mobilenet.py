@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mnet_jax.models import specs
+from mnet_jax.models import plans, specs
 from mnet_jax.models.blocks import MODULES
 from mnet_jax.models.layers import Compute, Conv
 from mnet_jax.models.tables import SPECS, list_models
@@ -21,11 +21,10 @@ class MobileNet(nn.Module):
     Attributes:
       plan: what `specs.resolve` made.
       dtype: compute dtype of convolutions, "float32" or "bfloat16"; norm statistics, pooling and logits are float32.
-      norm_axis_name: mapped axis over which batch-norm statistics are those of the global batch; None: each device's
-      own.
+      norm_axis_name: mapped axis over which batch-norm statistics are the global batch's; None: each device its own.
     """
 
-    plan: specs.ModelPlan
+    plan: plans.ModelPlan
     dtype: str = "float32"
     norm_axis_name: str | None = None
 
@@ -36,15 +35,19 @@ class MobileNet(nn.Module):
     def features(self, images: jax.Array, *, train: bool = False) -> dict[int, jax.Array]:
         """Maps for other heads, keyed by stride: 4, 8, 16, 32 (from `plan.stem_stride` on), each [N, H', W', C].
 
-        Each is the output of the last block at its stride (`plan.feature_blocks`), before `last_conv`: V1 the last
-        separable block; V2 and V3 the last projection, without activation; V4 the last UIB or attention block. H' is H
-        / stride, rounded up.
+        H' is H / stride, rounded up. Each map is the output of the last block at its stride (`plan.feature_blocks`),
+        before `last_conv`: in V1 of a separable block; in V2 and V3 of a projection, hence without activation; in V4
+        of a UIB or attention block.
         """
         return self._run(images, train=train, classify=False)
 
     @nn.compact
     def _run(self, images: jax.Array, *, train: bool, classify: bool) -> jax.Array | dict[int, jax.Array]:
         plan = self.plan
+        if images.ndim != 4 or images.shape[-1] != 3 or not jnp.issubdtype(images.dtype, jnp.floating):
+            raise ValueError(
+                f"images must be floating point [N, height, width, 3], normalised; got {images.dtype} {images.shape}"
+            )
         compute = Compute(self.dtype, plan.padding, plan.norm, self.norm_axis_name)
         strides = {name: stride for stride, name in plan.feature_blocks}
         features = {}

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.nn import initializers
 
-from mnet_jax.models import specs
+from mnet_jax.models import plans
 
 
 class BatchNorm(nn.Module):
@@ -22,7 +22,7 @@ class BatchNorm(nn.Module):
     The running variance is the unbiased one, as TensorFlow's fused kernel and PyTorch have it (flax: the biased one).
     """
 
-    norm: specs.Norm
+    norm: plans.Norm
     axis_name: str | None  # statistics are those of the batch over this mapped axis; None: of the local batch
 
     @nn.compact

@@ -1,8 +1,7 @@
 """What a MobileNet is, as data: frozen records for the papers' blocks, and `resolve`, which turns them into a plan.
 
-A *spec* says what a paper's table says, at width 1. A *plan* is one concrete network: every width rounded, every layer
-named, every stride final. The model, `mnet summary`, weight import and export all read the plan, so that no arithmetic
-is written twice. Pure Python, no jax.
+A *spec* says what a paper's table says, at width 1; a *plan* (plans.py) is one concrete network. Everyone else reads
+plans, so that no width is computed twice. Pure Python, no jax.
 """
 
 import dataclasses
@@ -11,8 +10,22 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-PADDINGS = ("same", "symmetric")
-STEM_STRIDES = (1, 2, 4)
+from mnet_jax.models.plans import (
+    PADDINGS,
+    STEM_STRIDES,
+    BlockPlan,
+    ConvBlockPlan,
+    ConvPlan,
+    FusedInvertedBottleneckPlan,
+    InvertedResidualPlan,
+    ModelPlan,
+    MultiQueryAttentionPlan,
+    Norm,
+    NormPlan,
+    SeparablePlan,
+    SqueezeExcitePlan,
+    UniversalInvertedBottleneckPlan,
+)
 
 # --- Specs: one record per kind of block, numbers as the papers print them ---
 
@@ -120,15 +133,6 @@ class Head:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Norm:
-    """Batch normalisation: the running averages keep `decay` of themselves a step; `epsilon` is added to the
-    variance."""
-
-    decay: float
-    epsilon: float
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class WidthRule:
     """How one library widens or narrows a network; the default is TensorFlow's (slim, model garden)."""
 
@@ -155,170 +159,6 @@ class ModelSpec:
     width_rules: Mapping[str, WidthRule]
 
 
-# --- Plans: what `resolve` makes; names are the scopes of the model's variables ---
-
-
-@dataclasses.dataclass(frozen=True)
-class ConvPlan:
-    """One convolution with what follows it: norm or bias, then an activation (None: linear).
-
-    `depthwise` means one filter a channel (features == in_features); otherwise kernel 1 is a pointwise layer, stride 1.
-    """
-
-    name: str
-    in_features: int
-    features: int
-    activation: str | None = None
-    _: dataclasses.KW_ONLY
-    kernel: int = 1
-    stride: int = 1
-    depthwise: bool = False
-    norm: bool = True
-    bias: bool = False
-    init: str = "fan_out"  # of the kernel: "fan_out", "xavier" or "classifier"
-
-    @property
-    def kernel_name(self) -> str:
-        """Leaf of the kernel in the layer's scope; its own name for depthwise kernels, which weight decay may spare."""
-        return "depthwise_kernel" if self.depthwise else "kernel"
-
-    @property
-    def kernel_shape(self) -> tuple[int, ...]:
-        """[k, k, 1, C] depthwise, [in, out] pointwise, [k, k, in, out] otherwise."""
-        if self.depthwise:
-            return self.kernel, self.kernel, 1, self.features
-        if self.kernel == 1:
-            return self.in_features, self.features
-        return self.kernel, self.kernel, self.in_features, self.features
-
-    @property
-    def kernel_deviation(self) -> float:
-        """Standard deviation of the initial kernel, a normal distribution around 0.
-
-        fan_out: variance 2 / fan-out, a depthwise filter's fan-out being k * k (timm's `_init_weight_goog`, from the
-          EfficientNet TPU code; slim's .09 for every layer fits none of them especially).
-        xavier: variance 2 / (in + out), for attention's projections (timm: "appeared to improve stability").
-        classifier: .01 (torchvision's MobileNets): the first loss is that of a uniform guess however few the classes.
-        """
-        match self.init:
-            case "fan_out":
-                return math.sqrt(2 / (self.kernel**2 * (1 if self.depthwise else self.features)))
-            case "xavier":
-                return math.sqrt(2 / (self.in_features + self.features))
-            case "classifier":
-                return 0.01
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SqueezeExcitePlan:
-    """Global average pool, `reduce`, `expand`; the result (0..1) multiplies the channels of the layer before it."""
-
-    name: str
-    reduce: ConvPlan
-    expand: ConvPlan
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class NormPlan:
-    """A batch normalisation that follows no convolution (before attention)."""
-
-    name: str
-    features: int
-
-
-LayerPlan = ConvPlan | SqueezeExcitePlan | NormPlan
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class BlockPlan:
-    """What all blocks share. A subclass's layers are its fields, in the order in which they run."""
-
-    name: str
-    kind: str  # for people: "inverted_residual", "extra_dw", ...
-    in_features: int
-    features: int
-    stride: int
-    residual: bool
-    drop_path: float  # probability that training drops the block's branch of an example; 0 without a residual
-
-    @property
-    def layers(self) -> tuple[LayerPlan, ...]:
-        """The layers that exist, in the order in which they run."""
-        values = (getattr(self, field.name) for field in dataclasses.fields(self))
-        return tuple(value for value in values if isinstance(value, LayerPlan))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ConvBlockPlan(BlockPlan):
-    conv: ConvPlan
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SeparablePlan(BlockPlan):
-    depthwise: ConvPlan
-    pointwise: ConvPlan
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class InvertedResidualPlan(BlockPlan):
-    expand: ConvPlan | None
-    depthwise: ConvPlan
-    squeeze_excite: SqueezeExcitePlan | None
-    project: ConvPlan
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FusedInvertedBottleneckPlan(BlockPlan):
-    expand: ConvPlan
-    project: ConvPlan
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class UniversalInvertedBottleneckPlan(BlockPlan):
-    start_depthwise: ConvPlan | None
-    expand: ConvPlan
-    middle_depthwise: ConvPlan | None
-    project: ConvPlan
-    layer_scale: (
-        float | None
-    )  # initial value of a learned factor per channel, the leaf "layer_scale"; None: no such leaf
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MultiQueryAttentionPlan(BlockPlan):
-    norm: NormPlan
-    query: ConvPlan  # to heads * key_features channels, head-major
-    key_depthwise: ConvPlan | None
-    key: ConvPlan
-    value_depthwise: ConvPlan | None
-    value: ConvPlan
-    output: ConvPlan
-    heads: int
-    key_features: int
-    layer_scale: float | None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ModelPlan:
-    """One concrete network. Order: stem, blocks, last_conv, global average pool, head, dropout, classifier."""
-
-    name: str
-    width: float
-    width_rule: str
-    num_classes: int
-    padding: str
-    norm: Norm
-    dropout: float
-    image_size: int
-    stem_stride: int
-    stem: ConvPlan
-    blocks: tuple[BlockPlan, ...]
-    last_conv: ConvPlan | None
-    head: ConvPlan | None
-    classifier: ConvPlan
-    feature_blocks: tuple[tuple[int, str], ...]  # (stride, name of the last block at that stride), four of them
-
-
 # --- Arithmetic ---
 
 
@@ -326,23 +166,6 @@ def make_divisible(value: float, divisor: int = 8) -> int:
     """Rounds to the nearest multiple of `divisor`, at least one, never below 0.9 of the value (slim's mobilenet.py)."""
     rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * value else rounded
-
-
-def output_size(size: int, stride: int) -> int:
-    """Side of a map after a convolution; the same for both paddings, because kernels are odd."""
-    return -(-size // stride)
-
-
-def explicit_padding(padding: str, size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Zeros (before, after) along one side of `size` pixels.
-
-    "same" is TensorFlow's: as few as the output needs, the odd one after, hence (0, 1) for kernel 3, stride 2, even
-    size. "symmetric" is PyTorch's: kernel // 2 on both sides.
-    """
-    if padding == "symmetric":
-        return kernel // 2, kernel // 2
-    total = max((output_size(size, stride) - 1) * stride + kernel - size, 0)
-    return total // 2, total - total // 2
 
 
 # --- Errors that a user can cause ---
@@ -400,17 +223,17 @@ def resolve(
     Raises:
       ValueError: one line that says what was given and what is allowed.
     """
+    dropout = spec.dropout if dropout is None else dropout
+    decay = spec.norm.decay if norm_decay is None else norm_decay
+    epsilon = spec.norm.epsilon if norm_epsilon is None else norm_epsilon
     if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 1:
         raise ValueError(f"num_classes must be a whole number of at least 1, got {num_classes!r}")
     _check_number("width", width, above=0.0, below=math.inf)
     check_choice(f"width_rule of {spec.name}", width_rule, tuple(spec.width_rules))
+    _check_number("dropout", dropout, low=0.0, below=1.0)
+    _check_number("drop_path", drop_path, low=0.0, below=1.0)
     check_choice("padding", padding, PADDINGS)
     check_choice("stem_stride", stem_stride, STEM_STRIDES)
-    _check_number("drop_path", drop_path, low=0.0, below=1.0)
-    dropout = spec.dropout if dropout is None else dropout
-    _check_number("dropout", dropout, low=0.0, below=1.0)
-    decay = spec.norm.decay if norm_decay is None else norm_decay
-    epsilon = spec.norm.epsilon if norm_epsilon is None else norm_epsilon
     _check_number("norm_decay", decay, low=0.0, below=1.0)
     _check_number("norm_epsilon", epsilon, above=0.0, below=math.inf)
 
@@ -422,21 +245,14 @@ def resolve(
         scaled = features * (max(width, 1.0) if how == "grow" else width)
         return make_divisible(scaled) if rule.rounded else max(int(scaled), 8)
 
-    strided_layers = 0
-
-    def final_stride(stride: int) -> int:
-        nonlocal strided_layers
-        strided_layers += stride > 1
-        return 1 if strided_layers <= {4: 0, 2: 1, 1: 2}[stem_stride] else stride
-
-    stem_features = scale(spec.stem.features, "fixed" if width < rule.stem_fixed_below else "scale")
-    stem_stride_left = final_stride(spec.stem.stride)
-    stem = ConvPlan("stem", 3, stem_features, spec.stem.activation, kernel=spec.stem.kernel, stride=stem_stride_left)
+    strides = _final_strides(spec, stem_stride)
+    features = scale(spec.stem.features, "fixed" if width < rule.stem_fixed_below else "scale")
+    stem = ConvPlan("stem", 3, features, spec.stem.activation, kernel=spec.stem.kernel, stride=strides[0])
 
     blocks: list[BlockPlan] = []
     feature_blocks: dict[int, str] = {}
     reduction = stem.stride
-    table_features, features = spec.stem.features, stem.features  # of the layer before: in the spec, in the plan
+    table_features = spec.stem.features  # what the table says of the layer before; `features` is what the plan says
     for index, block in enumerate(spec.blocks):
         match block:
             case InvertedResidual() if block.expanded != table_features and not rule.expand_from_input:
@@ -453,7 +269,7 @@ def resolve(
             in_features=features,
             expanded=expanded,
             features=scale(block.features),
-            stride=final_stride(block.stride),
+            stride=strides[1 + index],
             drop_path=drop_path * index / max(len(spec.blocks) - 1, 1),
         )
         blocks.append(plan)
@@ -491,6 +307,15 @@ def resolve(
         classifier=ConvPlan("classifier", features, num_classes, norm=False, bias=True, init="classifier"),
         feature_blocks=tuple(feature_blocks.items()),
     )
+
+
+def _final_strides(spec: ModelSpec, stem_stride: int) -> list[int]:
+    """Strides of the stem and of every block, after the first strided layers have given up theirs."""
+    strides = [spec.stem.stride, *(block.stride for block in spec.blocks)]
+    strided = [index for index, stride in enumerate(strides) if stride > 1]
+    for index in strided[: {4: 0, 2: 1, 1: 2}[stem_stride]]:
+        strides[index] = 1
+    return strides
 
 
 def _block_plan(

@@ -10,7 +10,7 @@ import zlib
 
 import numpy as np
 
-from mnet_jax.models import specs
+from mnet_jax.models import plans
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Variable:
         return math.prod(self.shape)
 
 
-def list_variables(plan: specs.ModelPlan) -> list[Variable]:
+def list_variables(plan: plans.ModelPlan) -> list[Variable]:
     """All variables of the network, in the order in which its layers run."""
     variables = layer_variables(plan.stem)
     for block in plan.blocks:
@@ -40,7 +40,7 @@ def list_variables(plan: specs.ModelPlan) -> list[Variable]:
     return variables
 
 
-def block_variables(block: specs.BlockPlan) -> list[Variable]:
+def block_variables(block: plans.BlockPlan) -> list[Variable]:
     """All variables of one block."""
     variables = [variable for layer in block.layers for variable in layer_variables(layer, (block.name,))]
     layer_scale = getattr(block, "layer_scale", None)
@@ -50,15 +50,15 @@ def block_variables(block: specs.BlockPlan) -> list[Variable]:
     return variables
 
 
-def layer_variables(layer: specs.LayerPlan, scope: tuple[str, ...] = ()) -> list[Variable]:
+def layer_variables(layer: plans.LayerPlan, scope: tuple[str, ...] = ()) -> list[Variable]:
     """All variables of one layer inside `scope`."""
     scope = (*scope, layer.name)
     match layer:
-        case specs.SqueezeExcitePlan():
+        case plans.SqueezeExcitePlan():
             return layer_variables(layer.reduce, scope) + layer_variables(layer.expand, scope)
-        case specs.NormPlan():
+        case plans.NormPlan():
             return _norm(layer.features, scope)
-        case specs.ConvPlan():
+        case plans.ConvPlan():
             path, shape = (*scope, layer.kernel_name), layer.kernel_shape
             variables = [Variable(collection="params", path=path, shape=shape, deviation=layer.kernel_deviation)]
             if layer.norm:
@@ -81,7 +81,7 @@ def _norm(features: int, scope: tuple[str, ...]) -> list[Variable]:
     ]
 
 
-def initial_variables(plan: specs.ModelPlan, seed: int) -> dict[str, dict]:
+def initial_variables(plan: plans.ModelPlan, seed: int) -> dict[str, dict]:
     """Fresh variables {"params": ..., "batch_stats": ...} as NumPy arrays, distributed as those of `model.init`.
 
     Nothing is traced or compiled (the compiled `model.init` of v3_small costs 20 s of CPU time, nearly all of it for

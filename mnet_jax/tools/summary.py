@@ -7,7 +7,7 @@ Norms, biases, activations and pooling are not counted, as in the papers.
 import dataclasses
 import math
 
-from mnet_jax.models import specs
+from mnet_jax.models import plans
 from mnet_jax.models.variables import Variable, block_variables, layer_variables
 
 Size = tuple[int, int]  # height, width
@@ -36,7 +36,7 @@ class Totals:
     multiply_adds: int
 
 
-def summarize(plan: specs.ModelPlan, image_size: int | tuple[int, int]) -> tuple[list[Row], Totals]:
+def summarize(plan: plans.ModelPlan, image_size: int | tuple[int, int]) -> tuple[list[Row], Totals]:
     """Rows in the order in which the network runs, and their totals.
 
     Args:
@@ -53,7 +53,7 @@ def summarize(plan: specs.ModelPlan, image_size: int | tuple[int, int]) -> tuple
     rows = [_layer_row(plan.stem, "conv", size)]
     size = _after(plan.stem, size)
     for block in plan.blocks:
-        out = (specs.output_size(size[0], block.stride), specs.output_size(size[1], block.stride))
+        out = (plans.output_size(size[0], block.stride), plans.output_size(size[1], block.stride))
         rows.append(
             Row(
                 name=block.name,
@@ -134,22 +134,22 @@ def _count(variables: list[Variable]) -> dict[str, int]:
     }
 
 
-def _after(layer: specs.ConvPlan | None, size: Size) -> Size:
+def _after(layer: plans.ConvPlan | None, size: Size) -> Size:
     stride = 1 if layer is None else layer.stride
-    return specs.output_size(size[0], stride), specs.output_size(size[1], stride)
+    return plans.output_size(size[0], stride), plans.output_size(size[1], stride)
 
 
-def _conv_multiply_adds(layer: specs.ConvPlan | None, size: Size) -> int:
+def _conv_multiply_adds(layer: plans.ConvPlan | None, size: Size) -> int:
     """For an input of `size`: a kernel's weights each work once an output position."""
     return 0 if layer is None else math.prod(layer.kernel_shape) * math.prod(_after(layer, size))
 
 
-def _block_multiply_adds(block: specs.BlockPlan, size: Size) -> int:
-    if isinstance(block, specs.MultiQueryAttentionPlan):
+def _block_multiply_adds(block: plans.BlockPlan, size: Size) -> int:
+    if isinstance(block, plans.MultiQueryAttentionPlan):
         return _attention_multiply_adds(block, size)
     total = 0
     for layer in block.layers:
-        if isinstance(layer, specs.SqueezeExcitePlan):
+        if isinstance(layer, plans.SqueezeExcitePlan):
             total += _conv_multiply_adds(layer.reduce, (1, 1)) + _conv_multiply_adds(layer.expand, (1, 1))
         else:
             total += _conv_multiply_adds(layer, size)
@@ -157,7 +157,7 @@ def _block_multiply_adds(block: specs.BlockPlan, size: Size) -> int:
     return total
 
 
-def _attention_multiply_adds(block: specs.MultiQueryAttentionPlan, size: Size) -> int:
+def _attention_multiply_adds(block: plans.MultiQueryAttentionPlan, size: Size) -> int:
     memory = _after(block.key_depthwise, size)  # the map that keys and values come from
     layers = (
         (block.query, size),
@@ -171,7 +171,7 @@ def _attention_multiply_adds(block: specs.MultiQueryAttentionPlan, size: Size) -
     return products + sum(_conv_multiply_adds(layer, at) for layer, at in layers)
 
 
-def _layer_row(layer: specs.ConvPlan, kind: str, size: Size | None) -> Row:
+def _layer_row(layer: plans.ConvPlan, kind: str, size: Size | None) -> Row:
     """A layer outside the blocks; `size` None: after pooling."""
     return Row(
         name=layer.name,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnet_jax.models import specs
+from mnet_jax.models import plans, specs
 from mnet_jax.models.blocks import MODULES
 from mnet_jax.models.layers import Compute
 
@@ -173,7 +173,7 @@ def build(block, padding, dtype="float32"):
         stem=specs.Conv(kernel=3, features=CHANNELS, stride=1, activation="relu"),
         blocks=(block,),
         dropout=0.0,
-        norm=specs.Norm(decay=DECAY, epsilon=EPSILON),
+        norm=plans.Norm(decay=DECAY, epsilon=EPSILON),
         width_rules={"tf": specs.WidthRule()},
     )
     plan = specs.resolve(model, padding=padding)
@@ -196,7 +196,7 @@ def build(block, padding, dtype="float32"):
     return module, {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
 
 
-@pytest.mark.parametrize("padding", specs.PADDINGS)
+@pytest.mark.parametrize("padding", plans.PADDINGS)
 @pytest.mark.parametrize("name", CASES)
 def test_block_is_the_reference(name, padding):
     module, variables = build(CASES[name], padding)
@@ -227,5 +227,5 @@ def test_reference_sees_padding():
     block = CASES["v2_strided"]
     images = np.random.default_rng(3).normal(size=(1, 8, 7, CHANNELS))
     _, variables = build(block, "same")
-    same, symmetric = (Reference(variables, padding, train=False).block(images, block) for padding in specs.PADDINGS)
+    same, symmetric = (Reference(variables, padding, train=False).block(images, block) for padding in plans.PADDINGS)
     assert np.abs(same - symmetric).max() > 0.1

@@ -13,7 +13,7 @@ from jax import lax
 from jax.extend.core import jaxprs_in_params
 
 import mnet_jax
-from mnet_jax.models import create_model, layers, list_models, specs
+from mnet_jax.models import create_model, layers, list_models, plans, specs
 from mnet_jax.models.blocks import MODULES
 from mnet_jax.models.mobilenet import MobileNet
 from mnet_jax.models.tables import SPECS
@@ -242,16 +242,16 @@ def test_initial_variables_are_distributed_as_those_of_flax(name):
 @pytest.mark.parametrize(
     "layer",
     [
-        specs.ConvPlan("pointwise", 100, 200),
-        specs.ConvPlan("full", 30, 60, kernel=3),
-        specs.ConvPlan("depthwise", 400, 400, kernel=5, depthwise=True),
-        specs.ConvPlan("query", 100, 200, init="xavier"),
-        specs.ConvPlan("classifier", 200, 100, norm=False, bias=True, init="classifier"),
+        plans.ConvPlan("pointwise", 100, 200),
+        plans.ConvPlan("full", 30, 60, kernel=3),
+        plans.ConvPlan("depthwise", 400, 400, kernel=5, depthwise=True),
+        plans.ConvPlan("query", 100, 200, init="xavier"),
+        plans.ConvPlan("classifier", 200, 100, norm=False, bias=True, init="classifier"),
     ],
     ids=lambda layer: layer.name,
 )
 def test_initialisers_of_the_modules_have_the_plans_deviation(layer):
-    module = layers.Conv(layer, layers.Compute("float32", "same", specs.Norm(decay=0.9, epsilon=1e-3), None))
+    module = layers.Conv(layer, layers.Compute("float32", "same", plans.Norm(decay=0.9, epsilon=1e-3), None))
     images = jnp.zeros((1, 3, 3, layer.in_features))
     kernel = jax.jit(lambda key: module.init(key, images, train=False))(jax.random.key(0))["params"][layer.kernel_name]
     error = 5 * layer.kernel_deviation / math.sqrt(kernel.size)
@@ -317,6 +317,17 @@ def test_errors_say_what_is_allowed(name, settings, message):
     with pytest.raises(ValueError, match=message) as caught:
         create_model(name, **settings)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [jnp.zeros((1, 32, 32, 1)), jnp.zeros((32, 32, 3)), jnp.zeros((1, 32, 32, 3), jnp.uint8)],
+    ids=["grey", "one", "uint8"],
+)
+def test_images_of_another_form_are_refused(images):
+    model = create_model("v1", width=0.25)
+    with pytest.raises(ValueError, match=r"images must be floating point \[N, height, width, 3\], normalised; got"):
+        jax.eval_shape(lambda: model.init(jax.random.key(0), images))
 
 
 def test_public_names_are_lazy_and_helpful():
