@@ -34,7 +34,7 @@ class Checkpoints:
         policies = ocp.checkpoint_managers
         self._best_metric = best_metric
         self._manager = ocp.CheckpointManager(
-            epath.Path(workdir) / FOLDER,
+            _absolute(workdir) / FOLDER,
             item_names=("state", "about"),
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=policies.AnyPreservationPolicy(
@@ -150,9 +150,14 @@ def _read(directory: epath.Path, handler: Any) -> Any:
         return checkpointer.restore(directory)
 
 
+def _absolute(path: str) -> epath.Path:
+    """Orbax takes absolute paths only; one in a bucket is."""
+    return epath.Path(path) if "://" in str(path) else epath.Path(path).expanduser().absolute()
+
+
 def saved_steps(workdir: str) -> list[int]:
     """The steps whose checkpoints are complete, in order."""
-    return _steps(epath.Path(workdir) / FOLDER)
+    return _steps(_absolute(workdir) / FOLDER)
 
 
 def _steps(folder: epath.Path) -> list[int]:
@@ -161,7 +166,7 @@ def _steps(folder: epath.Path) -> list[int]:
 
 
 def _find(path: str, step: int | str | None) -> epath.Path:
-    root = epath.Path(path).expanduser().absolute() if "://" not in str(path) else epath.Path(path)
+    root = _absolute(path)
     if (root / "about").exists():
         if step is not None and str(step) != root.name:
             raise ValueError(f"{path} is one checkpoint (step {root.name}): leave out step={step!r}")

@@ -61,7 +61,7 @@ def command(place, name, *, fields=None, num_devices=2, config="digits"):
         "JAX_COMPILATION_CACHE_DIR": str(place / "compiled"),
         "PYTHONWARNINGS": "error::UserWarning:mnet_jax",
     }
-    line = [sys.executable, ROOT / "train.py", f"--config={ROOT / 'configs' / config}.py", f"--workdir={place / name}"]
+    line = [sys.executable, ROOT / "train.py", f"--config={ROOT / 'configs' / config}.py", f"--workdir={name}"]
     return [*line, f"--config.data.data_dir={place / 'data'}", *flags], env
 
 
