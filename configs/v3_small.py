@@ -4,7 +4,7 @@
 
 Hardware: meant for a Cloud TPU slice; the batch of 1024 is the whole slice's and the learning rate follows it when you
 change it. Nobody has run it to the end on the full ImageNet yet, so there is no hour count or accuracy of ours.
-Published: 67.4 top-1 in the paper (arXiv 1905.02244, table 3); 67.67 by torchvision, RMSprop with a staircase, 600 epochs.
+Published: 67.4 top-1 in the paper (arXiv 1905.02244, table 3); 67.67 by torchvision, RMSprop and staircase, 600 epochs.
 The published RMSprop runs use an exponential staircase, not a cosine. For the paper's, as Model Garden has it:
     config.train.num_epochs = 1000.0
     config.schedule.name = "exponential"

@@ -6,6 +6,7 @@ Every batch is a dict: image uint8 [B, H, W, 3], label int32 [B], mask float32 [
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -174,15 +175,23 @@ def _run(dataset: tf.data.Dataset, name: str) -> Iterator[tuple[np.ndarray, ...]
     options.threading.private_threadpool_size = num_cores()
     options.threading.max_intra_op_parallelism = 1
     # The arrays share memory with tensors that they keep alive: nothing is copied, nothing is overwritten later.
-    iterator = dataset.prefetch(2).with_options(options).as_numpy_iterator()
+    running = [dataset.prefetch(2).with_options(options).as_numpy_iterator()]
+    unreadable = tf.errors.OpError  # by its own name, because the generator may outlive the module as Python exits
 
     def batches() -> Iterator[tuple[np.ndarray, ...]]:
-        try:
-            yield from iterator
-        except tf.errors.OpError as error:
-            raise ValueError(f"an example of {name} cannot be read: {error.message.splitlines()[0]}") from error
+        while running:
+            try:
+                arrays = next(running[0])
+            except StopIteration:
+                return
+            except unreadable as error:
+                raise ValueError(f"an example of {name} cannot be read: {error.message.splitlines()[0]}") from error
+            yield arrays
 
-    return batches()
+    generator = batches()
+    # Its threads call Python. Were they still at work when Python ends, tensorflow would wait for them for ever.
+    weakref.finalize(generator, running.clear)
+    return generator
 
 
 def _batch(image: np.ndarray, label: np.ndarray, index: np.ndarray) -> Batch:

@@ -95,6 +95,13 @@ def train(data: ml_collections.ConfigDict, batch_size: int, steps: int, **option
     return [next(batches) for _ in range(steps)]
 
 
+def in_order(batches: list[pipeline.Batch]) -> pipeline.Batch:
+    """All examples in the order of their index, without padding."""
+    index = joined(batches, "index")
+    places = np.argsort(index, kind="stable")[(index < 0).sum() :]
+    return {key: joined(batches, key)[places] for key in batches[0]}
+
+
 def evaluate(data: ml_collections.ConfigDict, batch_size: int, **options) -> list[pipeline.Batch]:
     """All batches of one evaluation; `options` are those of `pipeline.eval_batches`."""
     return list(pipeline.eval_batches(data, catalog.describe(data), batch_size=batch_size, **options))

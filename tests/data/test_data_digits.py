@@ -8,7 +8,7 @@ import pytest
 from sample_sets import config, evaluate, joined, train
 from sklearn.datasets import load_digits
 
-from mnet_jax.data import catalog, digits
+from mnet_jax.data import catalog, digits, order
 
 
 @pytest.fixture(scope="module")
@@ -62,14 +62,25 @@ def test_enlarged_digits_keep_their_shape(data):
     assert correlation > 0.95
 
 
+SCRIPT = """
+import sys
+from configs import default
+from mnet_jax.data import catalog, pipeline
+data = default.get_config().data
+data.name, data.data_dir = "digits", sys.argv[1]
+batches = pipeline.train_batches(data, catalog.describe(data), batch_size=4, seed=0, start_step=0)
+print(next(batches)["index"].tolist())
+"""
+
+
 def test_two_processes_at_once(tmp_path):
-    code = "import sys; from mnet_jax.data import digits; print(digits.prepare(sys.argv[1]))"
-    command = [sys.executable, "-W", "error", "-c", code, str(tmp_path)]
+    """Both write the set, read it, and end in the middle of the stream, saying nothing but what they are to say."""
+    command = [sys.executable, "-W", "error", "-c", SCRIPT, str(tmp_path)]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     for process in processes:
         out, err = process.communicate(timeout=120)
         assert process.returncode == 0, err
-        assert out.strip() == str(tmp_path / "digits" / digits.VERSION)
+        assert out.strip() == str(order.permutation(0, 0, 1437)[:4].tolist())
         assert not err
     assert [path.name for path in (tmp_path / "digits").iterdir()] == [digits.VERSION]  # nothing half-written is left
     assert catalog.describe(config(name="digits", data_dir=str(tmp_path))).num_train == 1437

@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
-from sample_sets import config, evaluate, joined, train
+from sample_sets import config, evaluate, in_order, joined, train
 
 from mnet_jax.data import catalog, records
 
@@ -34,7 +34,7 @@ def test_300_of_300_on_4_processes(data):
 def test_evaluation_as_pillow(data):
     """Decode, cut 0.875 of the short side out of the centre, resize: by Pillow, within two shades."""
     split = records.open_split(data, "train[:20]")
-    ours = joined(evaluate(data, 20, split="train[:20]"), "image")
+    ours = in_order(evaluate(data, 20, split="train[:20]"))["image"]
     for image, encoded in zip(ours, split.load().sources.numpy(), strict=True):
         original = Image.open(io.BytesIO(encoded)).convert("RGB")
         side = round(0.875 * min(original.size))
