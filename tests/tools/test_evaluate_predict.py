@@ -164,7 +164,10 @@ def test_commands_of_their_own_are_quiet(digits_run, photos):
 
 def test_interrupted_evaluation_says_so_in_one_line(digits_run):
     command = [MNET, "evaluate", "--checkpoint", digits_run]
+    # A suite that was started in the background ignores SIGINT, and so would its children.
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, previous)
     assert process.stderr.readline().startswith("mnet: evaluating")
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
