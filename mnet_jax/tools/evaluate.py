@@ -1,51 +1,53 @@
 """`mnet evaluate`: top-1, top-5 and loss of a checkpoint, by the config that it carries."""
 
+import argparse
 import dataclasses
 import json
 import sys
 from typing import TextIO
 
+from mnet_jax.tools import weights
+
 _IMAGES_PER_DEVICE = 128  # at most, unless asked for: training's batch may have been for many more devices
 
 
-def run(
-    out: TextIO,
-    *,
-    checkpoint: str,
-    step: int | str | None,
-    ema: bool,
-    data: str | None,
-    data_dir: str | None,
-    folder: str | None,
-    split: str | None,
-    batch_size: int | None,
-    as_json: bool,
-) -> int:
-    """Evaluates and writes the result to `out`; the arguments are those of the command line."""
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"--batch_size must be at least 1, got {batch_size}")
-    if folder is not None and data not in (None, "folder"):
-        raise ValueError(f"--folder goes with --data folder, not with --data {data}: give one of them")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which model, and on which images."""
+    weights.add_arguments(parser)
+    weights.add_batch_size(parser)
+    parser.add_argument(
+        "--data", metavar="NAME", help="a TFDS name, digits or folder (default: what it was trained on)"
+    )
+    parser.add_argument("--data_dir", metavar="DIR", help="the TFDS directory (default: as in training)")
+    parser.add_argument(
+        "--folder", metavar="DIR", help="images in DIR/<class>/ or DIR/val/<class>/; means --data folder"
+    )
+    parser.add_argument("--split", help="split to evaluate (default: as in training)")
+
+
+def run(args: argparse.Namespace, out: TextIO) -> int:
+    """Evaluates and writes the result to `out`."""
+    if args.folder is not None and args.data not in (None, "folder"):
+        raise ValueError(f"--folder goes with --data folder, not with --data {args.data}: give one of them")
 
     from mnet_jax.data import catalog
-    from mnet_jax.training import checkpoint as checkpoints
     from mnet_jax.training.build import build_model, build_task
     from mnet_jax.training.evaluation import Evaluator
     from mnet_jax.training.parallel import Devices, cache_compilations
     from mnet_jax.training.reporting import plain_number
 
     cache_compilations()
-    trained = checkpoints.load(checkpoint, ema=ema, step=step)
+    trained = weights.load(args)
     config = trained.config
-    if data is not None or folder is not None:
-        config.data.name = "folder" if folder is not None else data
+    if args.data is not None or args.folder is not None:
+        config.data.name = "folder" if args.folder is not None else args.data
         config.data.train_split = config.data.eval_split = None  # those of the training set
-    if folder is not None:
-        config.data.folder = folder
-    if data_dir is not None:
-        config.data.data_dir = data_dir
-    if split is not None:
-        config.data.eval_split = split
+    if args.folder is not None:
+        config.data.folder = args.folder
+    if args.data_dir is not None:
+        config.data.data_dir = args.data_dir
+    if args.split is not None:
+        config.data.eval_split = args.split
 
     info = catalog.describe(config.data)
     _check_classes(info.class_names, trained.class_names, info.name)
@@ -53,26 +55,26 @@ def run(
     info = dataclasses.replace(info, mean=trained.info.mean, std=trained.info.std)
 
     devices = Devices()
-    wanted = batch_size or min(config.eval.batch_size, _IMAGES_PER_DEVICE * devices.count, info.num_eval)
+    wanted = args.batch_size or min(config.eval.batch_size, _IMAGES_PER_DEVICE * devices.count, info.num_eval)
     device_batch = -(-wanted // devices.count)
     place = f"{info.name}, split {info.eval_split}"
     print(f"mnet: evaluating {info.num_eval:,} images of {place}", file=sys.stderr)
     evaluator = Evaluator(build_model(config, info), build_task(config, info), config, info, devices, device_batch)
     metrics = evaluator(devices.replicate(trained.variables))
 
-    weights = "averaged" if ema and config.ema.decay > 0 else "raw"
-    if as_json:
+    averaged = "averaged" if args.ema and config.ema.decay > 0 else "raw"
+    if args.json:
         result = {
             "checkpoint": trained.path,
             "step": trained.step,
-            "weights": weights,
+            "weights": averaged,
             "data": info.name,
             "split": info.eval_split,
             **{name: plain_number(value) for name, value in metrics.items()},
         }
         print(json.dumps(result, indent=2), file=out)
         return 0
-    print(f"checkpoint  {trained.path} (step {trained.step:,}, {weights} weights)", file=out)
+    print(f"checkpoint  {trained.path} (step {trained.step:,}, {averaged} weights)", file=out)
     print(f"data        {place}", file=out)
     print(f"images      {metrics['num_images']:,}", file=out)
     print(f"top-1       {100 * metrics['top1']:.2f} %", file=out)

@@ -1,5 +1,6 @@
 """`mnet predict`: the most probable classes of images, many at a time through one compiled call."""
 
+import argparse
 import glob
 import json
 import pathlib
@@ -9,44 +10,43 @@ from typing import TextIO
 
 import numpy as np
 
+from mnet_jax.tools import weights
+
 _BATCH_SIZE = 32
 # What a directory is searched for; a file that is named itself may have any name.
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
 
 
-def run(
-    out: TextIO,
-    *,
-    checkpoint: str,
-    step: int | str | None,
-    ema: bool,
-    images: Sequence[str],
-    top: int,
-    batch_size: int | None,
-    as_json: bool,
-) -> int:
-    """Predicts and writes to `out`; returns 1 if an image could not be read. The arguments are the command line's."""
-    if top < 1:
-        raise ValueError(f"--top must be at least 1, got {top}")
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"--batch_size must be at least 1, got {batch_size}")
-    paths = find_images(images)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which model, and which images."""
+    weights.add_arguments(parser)
+    weights.add_batch_size(parser)
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="files, directories or patterns such as 'photos/*.jpg'"
+    )
+    parser.add_argument("--top", type=int, default=5, metavar="K", help="classes to show for each image (default: 5)")
+
+
+def run(args: argparse.Namespace, out: TextIO) -> int:
+    """Predicts and writes to `out`; returns 1 if an image could not be read."""
+    if args.top < 1:
+        raise ValueError(f"--top must be at least 1, got {args.top}")
+    paths = find_images(args.images)
 
     import jax
     import jax.numpy as jnp
 
     from mnet_jax.data import decode
     from mnet_jax.data.pipeline import image_shape
-    from mnet_jax.training import checkpoint as checkpoints
     from mnet_jax.training.build import build_model, build_task
     from mnet_jax.training.parallel import cache_compilations
 
     cache_compilations()
-    trained = checkpoints.load(checkpoint, ema=ema, step=step)
+    trained = weights.load(args)
     data = trained.config.data
     model, task = build_model(trained.config, trained.info), build_task(trained.config, trained.info)
     names = trained.class_names
-    top = min(top, len(names))
+    top = min(args.top, len(names))
 
     @jax.jit
     def best(pixels: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -55,7 +55,7 @@ def run(
         return jax.lax.top_k(jax.nn.softmax(logits.astype(jnp.float32)), top)
 
     variables = jax.device_put(trained.variables)
-    size = min(batch_size or _BATCH_SIZE, len(paths))
+    size = min(args.batch_size or _BATCH_SIZE, len(paths))
     results, failed = [], False
     for part in _parts(paths, size):
         pixels = np.zeros((size, *image_shape(data), 3), np.uint8)  # of one shape always: one compilation
@@ -78,12 +78,12 @@ def run(
             results.append(
                 {"image": path, "predictions": [{"class": names[c], "index": c, "probability": p} for c, p in rows]}
             )
-            if not as_json:
+            if not args.json:
                 print(path, file=out)
                 for index, probability in rows:
                     print(f"  {100 * probability:6.2f} %  {names[index]}", file=out)
         out.flush()
-    if as_json:
+    if args.json:
         print(json.dumps({"checkpoint": trained.path, "step": trained.step, "images": results}, indent=2), file=out)
     return 1 if failed else 0
 
