@@ -1,0 +1,25 @@
+"""`mnet benchmark MODE`: how fast. Each mode is a module of its own, imported when it runs."""
+
+import argparse
+import importlib
+from typing import TextIO
+
+# name -> (purpose, module with add_arguments(parser) and run(args, out) -> exit code)
+MODES = {
+    "train": ("time training steps of a model", "mnet_jax.tools.benchmark_train"),
+    "infer": ("time inference of a model", "mnet_jax.tools.benchmark_infer"),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the modes, each with its own options."""
+    modes = parser.add_subparsers(dest="mode", metavar="MODE", required=True)
+    for name, (purpose, module) in MODES.items():
+        mode = modes.add_parser(name, help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.")
+        importlib.import_module(module).add_arguments(mode)
+        mode.set_defaults(benchmark=module)
+
+
+def run(args: argparse.Namespace, out: TextIO) -> int:
+    """Runs the mode that was asked for."""
+    return importlib.import_module(args.benchmark).run(args, out)
