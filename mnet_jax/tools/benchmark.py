@@ -15,8 +15,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the modes, each with its own options."""
     modes = parser.add_subparsers(dest="mode", metavar="MODE", required=True)
     for name, (purpose, module) in MODES.items():
-        mode = modes.add_parser(name, help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.")
+        description = f"{purpose[0].upper()}{purpose[1:]}."
+        mode = modes.add_parser(name, help=purpose, description=description, allow_abbrev=False)
         importlib.import_module(module).add_arguments(mode)
+        # as `mnet` itself declares them: here they may follow the mode
+        mode.add_argument("--json", action="store_true", help="print one JSON document")
+        mode.add_argument("--traceback", action="store_true", help="show where an error came from")
         mode.set_defaults(benchmark=module)
 
 

@@ -29,7 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser, *, batch_size: int) -> None:
     parser.add_argument("--padding", default="same", help="same or symmetric (default: same)")
     parser.add_argument("--warmup", type=int, default=2, metavar="N", help="runs before the clock starts (default: 2)")
     parser.add_argument("--seconds", type=float, default=10.0, help="measure for this long (default: 10)")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 @dataclasses.dataclass(frozen=True)
