@@ -31,6 +31,7 @@ _COMMANDS = {
     "summary": ("show a model block by block: shapes, parameters, multiply-adds", "mnet_jax.tools.summary_table"),
     "evaluate": ("measure a checkpoint on a data set, counting every image once", "mnet_jax.tools.evaluate"),
     "predict": ("name what is on images, with probabilities", "mnet_jax.tools.predict"),
+    "chart": ("draw accuracy against multiply-adds, parameters and latency", "mnet_jax.tools.chart"),
     "benchmark": ("measure speed: train, infer", "mnet_jax.tools.benchmark"),
 }
 

@@ -1,0 +1,1 @@
+"""Weights that others published, and what they say of them."""
