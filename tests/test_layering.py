@@ -9,7 +9,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FILES = sorted((ROOT / "mnet_jax").rglob("*.py"))
-ROOMS = ("models", "data", "tasks", "training", "tools")
+ROOMS = ("models", "data", "tasks", "training", "deploy", "tools")
 
 
 def imports(path):
@@ -50,12 +50,16 @@ def test_tasks_know_only_tasks():
     assert offenders(room("tasks"), *others("tasks"), "optax", "orbax", "tensorflow", "configs") == []
 
 
+def test_deploy_knows_only_models():
+    assert offenders(room("deploy"), *others("deploy", "models"), "optax", "orbax", "configs") == []
+
+
 def test_training_does_not_know_tools_beyond_its_plots():
     assert [line for line in offenders(room("training"), "mnet_jax.tools") if "mnet_jax.tools.plots" not in line] == []
 
 
-def test_tensorflow_is_imported_in_the_data_room_only():
-    elsewhere = [path for path in FILES if path not in room("data")]
+def test_tensorflow_is_imported_in_two_rooms_only():
+    elsewhere = [path for path in FILES if path not in room("data", "deploy")]
     assert offenders(elsewhere, "tensorflow", "tensorflow_datasets") == []
 
 

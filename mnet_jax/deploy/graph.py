@@ -1,0 +1,107 @@
+"""A network for inference as data: a list of nodes, in the order in which they run, with float32 NumPy constants.
+
+`fold.fold` makes graphs; every export format, the interpreter in JAX and the quantiser read or rewrite them. Maps are
+[N, H, W, C]. A node's `inputs` are names of nodes before it, or `INPUT`; the last node is the result.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+INPUT = "images"
+Padding = tuple[tuple[int, int], tuple[int, int]]  # zeros (before, after) along height and width
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Node:
+    """One operation; `shape` is that of its result without the batch."""
+
+    name: str
+    inputs: tuple[str, ...]
+    shape: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Pixels(Node):
+    """uint8 pixels -> float32, minus `mean` per channel (their deviation is folded into the stem)."""
+
+    mean: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Conv(Node):
+    """A convolution (cross-correlation) with bias, then `activation`: None, "relu", "relu6", "hard_swish" or "gelu".
+
+    kernel: [k, k, in, out], or [k, k, 1, C] where `depthwise`; bias: [out].
+    """
+
+    kernel: np.ndarray
+    bias: np.ndarray
+    stride: int = 1
+    padding: Padding = ((0, 0), (0, 0))
+    activation: str | None = None
+    depthwise: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Mean(Node):
+    """Average over all positions, [N, H, W, C] -> [N, 1, 1, C]."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Multiply(Node):
+    """A map times a gate [N, 1, 1, C]."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Add(Node):
+    """The sum of two maps of one shape."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Attention(Node):
+    """softmax(query key^T) value; query [N, H, W, heads * d], key and value [N, h, w, d], shared by all heads.
+
+    The factor d^-1/2 is in the query's kernel already.
+    """
+
+    heads: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Flatten(Node):
+    """[N, 1, 1, C] -> [N, C]."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Softmax(Node):
+    """Probabilities from logits [N, C]."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Graph:
+    """A network: images [N, *input_shape] of `input_dtype` ("uint8" pixels or normalised "float32") -> the last node's
+    result."""
+
+    input_shape: tuple[int, int, int]
+    input_dtype: str
+    nodes: tuple[Node, ...]
+
+    @property
+    def output(self) -> Node:
+        """The node whose result is the network's."""
+        return self.nodes[-1]
+
+    def convs(self) -> Iterator[Conv]:
+        """The nodes that have weights."""
+        return (node for node in self.nodes if isinstance(node, Conv))
+
+    def readers(self, name: str) -> tuple[Node, ...]:
+        """The nodes that have the result of `name` among their inputs."""
+        return tuple(node for node in self.nodes if name in node.inputs)
+
+    def input_size(self, conv: Conv) -> tuple[int, int]:
+        """(height, width) of a node's (first) input."""
+        shapes = {node.name: node.shape for node in self.nodes} | {INPUT: self.input_shape}
+        return shapes[conv.inputs[0]][:2]

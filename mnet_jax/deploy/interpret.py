@@ -1,0 +1,68 @@
+"""Runs a graph in JAX: a pure function, for StableHLO export, for checks, and to observe what flows through it."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from mnet_jax.deploy import graph as g
+from mnet_jax.models.depthwise import depthwise_conv
+from mnet_jax.models.layers import ACTIVATIONS
+
+
+def interpret(
+    graph: g.Graph, images: jax.Array, observe: Callable[[g.Node, jax.Array], jax.Array] | None = None
+) -> jax.Array:
+    """Images [N, *graph.input_shape] of the graph's dtype -> its result, float32 [N, num_classes].
+
+    `observe` is called with every node and its result, and returns what the nodes after it get.
+    """
+    values = {g.INPUT: images}
+    for node in graph.nodes:
+        value = _run(node, *(values[name] for name in node.inputs))
+        values[node.name] = value if observe is None else observe(node, value)
+    return values[graph.output.name]
+
+
+def _run(node: g.Node, *inputs: jax.Array) -> jax.Array:
+    x = inputs[0]
+    match node:
+        case g.Pixels():
+            return x.astype(jnp.float32) - node.mean.reshape(1, 1, 1, 3)
+        case g.Conv():
+            return _conv(node, x)
+        case g.Mean():
+            return x.mean((1, 2), keepdims=True)
+        case g.Multiply():
+            return x * inputs[1]
+        case g.Add():
+            return x + inputs[1]
+        case g.Attention():
+            return _attend(node, *inputs)
+        case g.Flatten():
+            return x.reshape(x.shape[0], node.shape[0])
+        case g.Softmax():
+            return jax.nn.softmax(x)
+    raise AssertionError(node)
+
+
+def _conv(node: g.Conv, x: jax.Array) -> jax.Array:
+    if node.depthwise:
+        x = depthwise_conv(x, jnp.asarray(node.kernel), node.stride, node.padding)
+    elif node.kernel.shape[:2] == (1, 1):
+        x = x @ node.kernel[0, 0]
+    else:
+        strides, layout = (node.stride, node.stride), ("NHWC", "HWIO", "NHWC")
+        x = lax.conv_general_dilated(x, jnp.asarray(node.kernel), strides, node.padding, dimension_numbers=layout)
+    x = x + node.bias.reshape(1, 1, 1, -1)
+    return x if node.activation is None else ACTIVATIONS[node.activation](x)
+
+
+def _attend(node: g.Attention, query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+    batch, features = query.shape[0], key.shape[-1]
+    rows = query.shape[1] * query.shape[2] * node.heads
+    query = query.reshape(batch, rows, features)
+    key, value = (x.reshape(batch, x.shape[1] * x.shape[2], features) for x in (key, value))
+    weights = jax.nn.softmax(jnp.einsum("nld,nmd->nlm", query, key))
+    return jnp.einsum("nlm,nmd->nld", weights, value).reshape(batch, *node.shape)

@@ -1,0 +1,88 @@
+"""What travels with an exported model: classes, preprocessing, input size, where it came from."""
+
+import dataclasses
+import datetime
+import json
+from typing import Any
+
+JSON_FILE = "mnet.json"
+LABELS_FILE = "labels.txt"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class About:
+    """Everything that a runtime, or a person, needs to use the file; no weights.
+
+    Attributes:
+      model: architecture, such as "v3_large".
+      width: its width multiplier.
+      class_names: one for each output, in order.
+      image_size: (height, width) of the input in pixels.
+      input: "uint8" (RGB pixels, normalised inside) or "float" (RGB, normalised before by `mean` and `std`).
+      output: "probabilities" or "logits".
+      quantize: "none", "float16", "dynamic" or "int8".
+      mean: per channel, of pixels in 0..255.
+      std: their standard deviation.
+      eval_crop: share of the short side of a photo that the model was evaluated on (centre square).
+      interpolation: how the crop was resized, "bilinear" or "bicubic".
+      source: checkpoint or published weights.
+      step: of the checkpoint; 0 for published weights.
+      version: of mnet_jax.
+      date: as given; None leaves it out, and the same weights give the same bytes.
+    """
+
+    model: str
+    width: float
+    class_names: tuple[str, ...]
+    image_size: tuple[int, int]
+    input: str
+    output: str
+    quantize: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    eval_crop: float
+    interpolation: str
+    source: str
+    step: int
+    version: str
+    date: str | None = None
+
+    @property
+    def description(self) -> str:
+        """One paragraph for people."""
+        preparation = (
+            "RGB pixels 0..255, uint8"
+            if self.input == "uint8"
+            else f"RGB float32, (pixel - {list(self.mean)}) / {list(self.std)}"
+        )
+        height, width = self.image_size
+        return (
+            f"MobileNet {self.model} (width {self.width:g}), {len(self.class_names)} classes. "
+            f"Input: {height} x {width} {preparation}; a photo's centre, {self.eval_crop:g} of its short side, resized {self.interpolation}. "
+            f"Output: {self.output}. Quantisation: {self.quantize}. Weights: {self.source}, step {self.step}. "
+            f"Made by mnet_jax {self.version}{f' on {self.date}' if self.date else ''}."
+        )
+
+    def to_json(self) -> str:
+        """JSON of all fields; `from_json` reads it back."""
+        return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
+
+    def labels(self) -> str:
+        """The label file: a line for each class."""
+        return "".join(f"{' '.join(name.split())}\n" for name in self.class_names)
+
+
+def from_json(text: str | bytes) -> About:
+    """What `About.to_json` wrote."""
+    fields: dict[str, Any] = json.loads(text)
+    return About(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+
+
+def check_date(text: str | None) -> str | None:
+    """ValueError unless `text` is None or a date as 2026-01-31."""
+    if text is not None:
+        try:
+            datetime.date.fromisoformat(text)
+        except ValueError as error:
+            raise ValueError(f"date must be as 2026-01-31, got {text!r}") from error
+    return text

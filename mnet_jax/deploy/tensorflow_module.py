@@ -1,0 +1,93 @@
+"""A graph as a TensorFlow function, in the operations that TFLite's converter turns into one kernel each.
+
+Written out instead of converted from JAX (jax2tf): the graph that comes out holds no transposes, no reshapes between
+layers, no mean as a sum (which int8 kernels lack), and no lowering that is meant for XLA.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from mnet_jax.deploy import graph as g
+
+
+def make_function(graph: g.Graph, batch_size: int | None) -> tf.types.experimental.ConcreteFunction:
+    """The graph as a traced function: images [batch_size, *graph.input_shape] -> {name of the last node: its result}.
+
+    `batch_size` None leaves the batch free. Weights are constants.
+    """
+    signature = tf.TensorSpec((batch_size, *graph.input_shape), graph.input_dtype, name=g.INPUT)
+
+    @tf.autograph.experimental.do_not_convert
+    def run(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        values = {g.INPUT: images}
+        for node in graph.nodes:
+            with tf.name_scope(node.name.replace("/", "_")):
+                values[node.name] = _run(node, *(values[name] for name in node.inputs))
+        return {graph.output.name: values[graph.output.name]}
+
+    return tf.function(run, input_signature=[signature]).get_concrete_function()
+
+
+def _run(node: g.Node, *inputs: tf.Tensor) -> tf.Tensor:
+    x = inputs[0]
+    match node:
+        case g.Pixels():
+            return tf.cast(x, tf.float32) - node.mean
+        case g.Conv():
+            return _conv(node, x)
+        case g.Mean():
+            return tf.reduce_mean(x, (1, 2), keepdims=True)
+        case g.Multiply():
+            return x * inputs[1]
+        case g.Add():
+            return x + inputs[1]
+        case g.Attention():
+            return _attend(node, *inputs)
+        case g.Flatten():
+            return tf.reshape(x, (-1, node.shape[0]))
+        case g.Softmax():
+            return tf.nn.softmax(x)
+    raise AssertionError(node)
+
+
+def _conv(node: g.Conv, x: tf.Tensor) -> tf.Tensor:
+    height, width = x.shape[1:3]
+    size, kernel = node.kernel.shape[0], node.kernel
+    if node.padding == ((0, 0), (0, 0)):
+        padding = "VALID"
+    elif node.padding == (_same(height, size, node.stride), _same(width, size, node.stride)):
+        padding = "SAME"
+    else:
+        x, padding = tf.pad(x, ((0, 0), *node.padding, (0, 0))), "VALID"
+    if node.depthwise:
+        kernel = np.swapaxes(kernel, 2, 3)  # [k, k, C, 1]
+        x = tf.nn.depthwise_conv2d(x, kernel, (1, node.stride, node.stride, 1), padding)
+    else:
+        x = tf.nn.conv2d(x, kernel, node.stride, padding)
+    x = tf.nn.bias_add(x, node.bias)
+    return x if node.activation is None else ACTIVATIONS[node.activation](x)
+
+
+def _same(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """What TensorFlow pads for "SAME"."""
+    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+def _hard_swish(x: tf.Tensor) -> tf.Tensor:
+    return x * tf.nn.relu6(x + 3.0) * np.float32(1 / 6)  # the form that the converter knows as HARD_SWISH
+
+
+def _gelu(x: tf.Tensor) -> tf.Tensor:
+    return tf.nn.gelu(x, approximate=False)
+
+
+ACTIVATIONS = {"relu": tf.nn.relu, "relu6": tf.nn.relu6, "hard_swish": _hard_swish, "gelu": _gelu}
+
+
+def _attend(node: g.Attention, query: tf.Tensor, key: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
+    features = key.shape[-1]
+    query = tf.reshape(query, (-1, query.shape[1] * query.shape[2] * node.heads, features))
+    key, value = (tf.reshape(x, (-1, x.shape[1] * x.shape[2], features)) for x in (key, value))
+    weights = tf.nn.softmax(tf.matmul(query, key, transpose_b=True))
+    return tf.reshape(tf.matmul(weights, value), (-1, *node.shape))

@@ -1,0 +1,144 @@
+"""A graph as a TFLite (LiteRT) model: converted, then edited where the converter leaves something to be wished for."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from mnet_jax.deploy import graph as g
+from mnet_jax.deploy import tflite_metadata
+from mnet_jax.deploy.metadata import About
+
+QUANTIZE = ("none", "float16", "dynamic")
+_IDENTIFIER = b"TFL3"
+_ALIGNMENT = 16  # of constants, as the schema asks (force_align); microcontrollers read them in place
+
+
+def convert(graph: g.Graph, about: About, *, quantize: str = "none") -> bytes:
+    """The graph as a model for one image, [1, H, W, 3], with metadata.
+
+    Args:
+      graph: what `fold.fold` made.
+      about: for the metadata.
+      quantize: "none"; "float16": weights, computed in float32 (or float16 by a GPU); "dynamic": int8 weights per
+        channel, activations quantised as they come.
+    """
+    return finish(run_converter(graph, lambda converter: _set(converter, quantize)), about)
+
+
+def _set(converter: Any, quantize: str) -> None:
+    import tensorflow as tf
+
+    if quantize != "none":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if quantize == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+
+
+def run_converter(graph: g.Graph, configure: Callable[[Any], None]) -> bytes:
+    """TensorFlow's converter on the graph for one image; `configure` sets the `tf.lite.TFLiteConverter` up."""
+    import tensorflow as tf
+
+    from mnet_jax.deploy.tensorflow_module import make_function
+
+    module = tf.Module()
+    module.run = make_function(graph, 1)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([module.run], module)
+    configure(converter)
+    return converter.convert()
+
+
+def finish(model: bytes, about: About) -> bytes:
+    """A converted model with readable names, metadata, the label file, and nothing that a delegate refuses."""
+    tree = schema.ModelT.InitFromObj(schema.Model.GetRootAs(model, 0))
+    graph = tree.subgraphs[0]
+    pixels, scores = graph.tensors[graph.inputs[0]], graph.tensors[graph.outputs[0]]
+    pixels.name, scores.name = g.INPUT, about.output
+    tree.description = about.description
+    _dequantize_pixels(tree)
+    buffer = schema.BufferT()
+    buffer.data = np.frombuffer(tflite_metadata.build(about), np.uint8)
+    entry = schema.MetadataT()
+    entry.name, entry.buffer = tflite_metadata.BUFFER_NAME, len(tree.buffers)
+    tree.buffers.append(buffer)
+    tree.metadata = [*(tree.metadata or ()), entry]
+    return tflite_metadata.append_files(pack(tree), about)
+
+
+def _dequantize_pixels(tree: schema.ModelT) -> None:
+    """uint8 pixels become float by DEQUANTIZE with scale 1: the same numbers as CAST, which XNNPACK does not run."""
+    graph = tree.subgraphs[0]
+    first = next(operator for operator in graph.operators if graph.inputs[0] in operator.inputs)
+    if tree.operatorCodes[first.opcodeIndex].builtinCode != schema.BuiltinOperator.CAST:
+        return
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.DEQUANTIZE
+    code.version = 2
+    first.opcodeIndex = len(tree.operatorCodes)
+    tree.operatorCodes.append(code)
+    first.builtinOptionsType, first.builtinOptions = (
+        schema.BuiltinOptions.DequantizeOptions,
+        schema.DequantizeOptionsT(),
+    )
+    exact = schema.QuantizationParametersT()
+    exact.scale, exact.zeroPoint = np.ones(1, np.float32), np.zeros(1, np.int64)
+    graph.tensors[first.inputs[0]].quantization = exact
+
+
+class _AlignedBuffer(schema.BufferT):
+    """A buffer whose data start at a multiple of 16 bytes; the generated class aligns them to 4."""
+
+    def Pack(self, builder: Any) -> int:
+        if self.data is None:
+            return super().Pack(builder)
+        data = np.ascontiguousarray(self.data, np.uint8).tobytes()
+        builder.StartVector(1, len(data), _ALIGNMENT)
+        builder.head = builder.head - len(data)
+        builder.Bytes[builder.head : builder.head + len(data)] = data
+        vector = builder.EndVector()
+        schema.BufferStart(builder)
+        schema.BufferAddData(builder, vector)
+        return schema.BufferEnd(builder)
+
+
+def pack(tree: schema.ModelT) -> bytes:
+    """A model's bytes from its object tree."""
+    import flatbuffers
+
+    for buffer in tree.buffers:
+        buffer.__class__ = _AlignedBuffer
+    builder = flatbuffers.Builder(sum(len(buffer.data) for buffer in tree.buffers if buffer.data is not None) + 65536)
+    builder.Finish(tree.Pack(builder), _IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def operations(model: bytes) -> list[str]:
+    """Names of a model's operations, in the order in which they run: "CONV_2D", ..."""
+    names = {number: name for name, number in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+    tree = schema.ModelT.InitFromObj(schema.Model.GetRootAs(model, 0))
+    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in tree.operatorCodes]
+    return [names[codes[operator.opcodeIndex]] for operator in tree.subgraphs[0].operators]
+
+
+def left_out(model: bytes) -> list[str]:
+    """The operations that XNNPACK does not take in the interpreter: [] if it runs the whole model.
+
+    Walks back from the output: what made a tensor is either a delegate's node or an operation that was left to TFLite's
+    own kernels.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=model)
+    interpreter.allocate_tensors()
+    makers = {}
+    for operation in interpreter._get_ops_details():  # delegates come last and replace the operations they took
+        makers.update(dict.fromkeys(map(int, operation["outputs"]), operation))
+    wanted = [detail["index"] for detail in interpreter.get_output_details()]
+    found: dict[int, str] = {}
+    while wanted:
+        maker = makers.get(wanted.pop())
+        if maker is not None and maker["index"] not in found:
+            found[maker["index"]] = maker["op_name"]
+            wanted += map(int, maker["inputs"])
+    return [name for _, name in sorted(found.items()) if name != "DELEGATE"]

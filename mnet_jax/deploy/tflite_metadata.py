@@ -1,0 +1,98 @@
+"""The TFLite Metadata buffer: what Android Studio, the Task Library and MediaPipe read from a .tflite file.
+
+Its schema is metadata_schema.fbs (file identifier M001) of github.com/tensorflow/tflite-support; slots below are the
+positions of its fields. The files that it names lie in a zip archive at the end of the model, stored, not compressed.
+"""
+
+import io
+import zipfile
+
+import flatbuffers
+import numpy as np
+
+from mnet_jax.deploy.metadata import JSON_FILE, LABELS_FILE, About
+
+BUFFER_NAME = "TFLITE_METADATA"
+IDENTIFIER = b"M001"
+_PARSER_VERSION = "1.0.0"  # the first one knew all fields that are used here
+_FEATURE, _IMAGE = 1, 2  # union ContentProperties
+_NORMALIZATION = 1  # union ProcessUnitOptions
+_RGB = 1  # enum ColorSpaceType
+_DESCRIPTIONS, _AXIS_LABELS = 1, 2  # enum AssociatedFileType
+_ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest: the same model gives the same bytes
+
+Value = int | bytes | np.ndarray | str | list | dict
+# A table as data: {slot: value}. str -> string, int -> uint8, np.ndarray -> vector of numbers, np.uint32 -> uint,
+# list of tables -> vector, dict -> table.
+
+
+def build(about: About) -> bytes:
+    """The buffer for a model with one image as input and one row of scores as output."""
+    height, width = about.image_size
+    uint8 = about.input == "uint8"
+    mean, std = ((0.0,) * 3, (1.0,) * 3) if uint8 else (about.mean, about.std)
+    mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
+    image = {
+        0: "image",
+        1: f"RGB image of {height} x {width} pixels",
+        3: {0: _IMAGE, 1: {0: _RGB, 1: {0: np.uint32(width), 1: np.uint32(height)}}},
+        4: [{0: _NORMALIZATION, 1: {0: mean, 1: std}}],
+        5: {0: (255 - mean) / std, 1: (0 - mean) / std},
+    }
+    scores = {
+        0: about.output.removesuffix("ies") + "y" if about.output == "probabilities" else "logits",
+        1: f"{about.output} of the {len(about.class_names)} classes",
+        3: {0: _FEATURE, 1: {}},
+        6: [{0: LABELS_FILE, 1: "Names of the classes, a line each", 2: _AXIS_LABELS}],
+    }
+    if about.output == "probabilities":
+        scores[5] = {0: np.ones(1, np.float32), 1: np.zeros(1, np.float32)}
+    model = {
+        0: f"MobileNet {about.model}",
+        1: about.description,
+        2: about.version,
+        3: [{2: [image], 3: [scores]}],
+        4: f"mnet_jax, {about.source}",
+        6: [{0: JSON_FILE, 1: "The same and more as JSON", 2: _DESCRIPTIONS}],
+        7: _PARSER_VERSION,
+    }
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(_write(builder, model), IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def _write(builder: flatbuffers.Builder, table: dict[int, Value]) -> int:
+    """Writes a table and all that it refers to; returns its offset."""
+    offsets: dict[int, int] = {}
+    for slot, value in table.items():
+        match value:
+            case str():
+                offsets[slot] = builder.CreateString(value)
+            case dict():
+                offsets[slot] = _write(builder, value)
+            case np.ndarray():
+                offsets[slot] = builder.CreateNumpyVector(value)
+            case list():
+                rows = [_write(builder, row) for row in value]
+                builder.StartVector(4, len(rows), 4)
+                for row in reversed(rows):
+                    builder.PrependUOffsetTRelative(row)
+                offsets[slot] = builder.EndVector()
+    builder.StartObject(max(table, default=-1) + 1)
+    for slot, value in table.items():
+        if slot in offsets:
+            builder.PrependUOffsetTRelativeSlot(slot, offsets[slot], 0)
+        elif isinstance(value, np.uint32):
+            builder.PrependUint32Slot(slot, int(value), 0)
+        else:
+            builder.PrependUint8Slot(slot, value, 0)
+    return builder.EndObject()
+
+
+def append_files(model: bytes, about: About) -> bytes:
+    """The model with a zip archive of its associated files behind it; a zip reader opens the result as it is."""
+    whole = io.BytesIO(model)
+    with zipfile.ZipFile(whole, "a", zipfile.ZIP_STORED) as archive:
+        for name, text in ((LABELS_FILE, about.labels()), (JSON_FILE, about.to_json())):
+            archive.writestr(zipfile.ZipInfo(name, _ZIP_DATE), text)
+    return whole.getvalue()
