@@ -58,7 +58,8 @@ class About:
         height, width = self.image_size
         return (
             f"MobileNet {self.model} (width {self.width:g}), {len(self.class_names)} classes. "
-            f"Input: {height} x {width} {preparation}; a photo's centre, {self.eval_crop:g} of its short side, resized {self.interpolation}. "
+            f"Input: {height} x {width} {preparation}; a photo's centre, "
+            f"{self.eval_crop:g} of its short side, resized {self.interpolation}. "
             f"Output: {self.output}. Quantisation: {self.quantize}. Weights: {self.source}, step {self.step}. "
             f"Made by mnet_jax {self.version}{f' on {self.date}' if self.date else ''}."
         )
