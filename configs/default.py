@@ -25,6 +25,7 @@ def get_config() -> ml_collections.ConfigDict:
     model.norm_decay = placeholder(float)  # batch norm's running-average decay; None = the architecture's own
     model.norm_epsilon = placeholder(float)  # None = the architecture's own
     model.norm_sync = False  # batch-norm statistics over all devices instead of each device's own batch
+    model.norm_frozen = False  # training, too, uses the running statistics and leaves them as they are
 
     config.data = data = ml_collections.ConfigDict()
     data.name = "imagenet2012"  # a TFDS name, "digits" (offline), or "folder" with `data.folder`
@@ -32,6 +33,10 @@ def get_config() -> ml_collections.ConfigDict:
     data.folder = placeholder(
         str
     )  # for name "folder": photos/train/<class>/*.jpg and photos/val/..., or photos/<class>/*.jpg
+    data.manifest = placeholder(
+        str
+    )  # folder: CSV, exactly these images in these splits; a run notes its own, photos.csv
+    data.split_from = placeholder(str)  # folder: photos.csv of an earlier run, whose images keep their splits
     data.train_split = placeholder(str)  # None = the data set's own; TFDS slices such as "train[:10%]" work
     data.eval_split = placeholder(str)  # None = the data set's own
     data.image_size = placeholder(object)  # pixels: one number, or (height, width)
@@ -68,6 +73,7 @@ def get_config() -> ml_collections.ConfigDict:
     train.label_smoothing = 0.1
     train.accumulate_steps = 1  # split each device's batch into this many parts, one update for all
     train.num_devices = placeholder(int)  # None = all
+    train.freeze = "none"  # "none", or "backbone": only the classifier learns
 
     config.optimizer = optimizer = ml_collections.ConfigDict()
     optimizer.name = "rmsprop"  # "rmsprop" (TensorFlow's form), "sgd" (Nesterov) or "adamw"
@@ -79,6 +85,8 @@ def get_config() -> ml_collections.ConfigDict:
     optimizer.weight_decay = 1e-5  # l2 added to the gradient (rmsprop, sgd); decoupled (adamw)
     optimizer.decay_depthwise = False  # weight decay on depthwise kernels too; norms and biases never have any
     optimizer.clip_norm = placeholder(float)  # global gradient norm; None = off
+    optimizer.backbone_lr = 1.0  # times the learning rate, for all layers but the classifier
+    optimizer.layer_decay = 1.0  # times the next layer's learning rate, for each layer before the classifier
 
     config.schedule = schedule = ml_collections.ConfigDict()
     schedule.name = "cosine"  # "cosine", "exponential" or "constant"

@@ -50,8 +50,8 @@ def describe(data: ml_collections.ConfigDict) -> DatasetInfo:
     last tenth of "train". ImageNet's classes have readable names instead of WordNet numbers.
     """
     if data.name == "folder":
-        listing = folder.scan(folder_path(data))
-        splits, names = listing.splits, listing.class_names
+        files = listing(data)
+        splits, names = files.splits, files.class_names
     else:
         builder = open_builder(data)
         splits, names = builder.info.splits, _class_names(builder)
@@ -77,10 +77,20 @@ def folder_path(data: ml_collections.ConfigDict) -> str:
     return os.path.expanduser(data.folder)
 
 
+def listing(data: ml_collections.ConfigDict) -> folder.Listing:
+    """The images of the data set "folder", in the splits of `data.manifest` or `data.split_from` if there is one."""
+    return folder.scan(folder_path(data), data.manifest, data.split_from)
+
+
+def complaint(data: ml_collections.ConfigDict) -> str | None:
+    """One line about files that cannot be used, if there are any."""
+    return listing(data).complaint(folder_path(data)) if data.name == "folder" else None
+
+
 def count(data: ml_collections.ConfigDict, split: str) -> int:
     """Images in a split, or in a TFDS slice of one. Raises ValueError that says which splits there are."""
     if data.name == "folder":
-        sizes = {name: len(files) for name, files in folder.scan(folder_path(data)).splits.items()}
+        sizes = {name: len(files) for name, files in listing(data).splits.items()}
         number = sizes.get(split)
     else:
         splits = open_builder(data).info.splits

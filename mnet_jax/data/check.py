@@ -3,6 +3,16 @@
 from mnet_jax.data.host import tf
 
 _NAMES = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"GIF8": "GIF", b"BM": "BMP", b"RIFF": "WebP"}
+# What phones and scanners write beside those: said by name, so that its owner knows what to convert.
+_FOREIGN = {
+    b"ftyphei": "HEIC, convert it to JPEG",
+    b"ftypmif1": "HEIF, convert it to JPEG",
+    b"ftypavif": "AVIF, convert it to JPEG",
+    b"ftyp": "a video",
+    b"II*\0": "TIFF, convert it to PNG",
+    b"MM\0*": "TIFF, convert it to PNG",
+    b"%PDF": "PDF",
+}
 _FRAMES = (0xC0, 0xC1, 0xC2)  # markers of the JPEG pictures that libjpeg reads: baseline, extended, progressive
 
 
@@ -22,7 +32,8 @@ def fault(contents: bytes) -> str | None:
     """Decodes an image; why that does not work, or None if it does."""
     name = next((name for mark, name in _NAMES.items() if contents.startswith(mark)), None)
     if name is None:
-        return "empty" if not contents else "not an image"
+        foreign = next((kind for mark, kind in _FOREIGN.items() if contents[:12].find(mark) in (0, 4)), None)
+        return "empty" if not contents else foreign or "not an image"
     if has_palette(contents):
         return "BMP with a palette"
     try:

@@ -1,27 +1,44 @@
 """Any folder of images as a data set: one sub-folder a class.
 
 Either photos/train/<class>/... with photos/val, photos/validation or photos/test beside it, or photos/<class>/...,
-which is split here. Sub-folders of a class count too. Files are told apart by their bytes, whatever their names.
+which is split here. Sub-folders of a class count too. Files are told apart by their bytes, whatever their names. What
+cannot be used is left out and listed, with the reason; of copies one is kept.
 """
 
+import collections
 import concurrent.futures
 import dataclasses
 import functools
 import hashlib
-import logging
 import os
+from collections.abc import Mapping
+
+from mnet_jax.data import manifest
+from mnet_jax.data.manifest import Entry
 
 HELD_OUT = ("validation", "val", "valid", "test")  # names of a split for evaluation, the first that is there
 EVAL_SHARE = 0.2  # of a folder that is split here
-_START = 1 << 16  # bytes of a file that are read to judge it and to draw its split
+_END = 1 << 16  # bytes at each end of a file that are read to judge it
 
 
 @dataclasses.dataclass(frozen=True)
 class File:
-    """One image: its path and the number of its class."""
+    """One image: its path, the number of its class, and a hash of its content (32 hexadecimal digits).
+
+    Of a JPEG the hash covers the first and the last 64 KiB and the size, of other files all bytes.
+    """
 
     path: str
     label: int
+    digest: str
+
+
+@dataclasses.dataclass(frozen=True)
+class LeftOut:
+    """A file that is not used."""
+
+    path: str
+    why: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,15 +47,89 @@ class Listing:
 
     class_names: tuple[str, ...]
     splits: dict[str, tuple[File, ...]]
+    left_out: tuple[LeftOut, ...] = ()
+    newcomers: tuple[str, ...] = ()  # usable images that a manifest does not name
+
+    def entries(self, root: str) -> list[Entry]:
+        """The rows of this listing's manifest."""
+        return [
+            Entry(os.path.relpath(file.path, root), self.class_names[file.label], split, file.digest)
+            for split, files in self.splits.items()
+            for file in files
+        ]
+
+    def complaint(self, root: str, shown: int = 5) -> str | None:
+        """One line about the files that were left out, if there are any."""
+        if not self.left_out:
+            return None
+        some = [f"{os.path.relpath(file.path, root)} ({file.why})" for file in self.left_out[:shown]]
+        more = [f"and {len(self.left_out) - shown} more"] if len(self.left_out) > shown else []
+        return f"{root}: left out {len(self.left_out)} files: {', '.join(some + more)}"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Image:
+    """A file on its way into a listing."""
+
+    path: str
+    class_name: str
+    split: str  # "" where the folder is split here
+    digest: str
+
+    @property
+    def draw(self) -> float:
+        """A number in [0, 1) that depends on the content only."""
+        return int(self.digest[:16], 16) / 2**64
 
 
 @functools.lru_cache(maxsize=8)  # a run looks more than once, and must see the same files each time
-def scan(root: str) -> Listing:
-    """Lists a folder of images (local or gs://). What is not a readable image is left out, with one line of warning.
+def scan(root: str, manifest_path: str | None = None, split_from: str | None = None) -> Listing:
+    """Lists a folder of images (local or gs://).
+
+    Args:
+      root: the folder.
+      manifest_path: CSV of `data.manifest`: these images and no others, in the splits that it names.
+      split_from: CSV of `data.split_from`: an image that it names keeps its split.
 
     Raises:
-      ValueError: if there are no images, or fewer than two classes, or a split has classes that "train" has not.
+      ValueError: if there are no images, or fewer than two classes, or a split has classes that "train" has not; if an
+        image of the manifest is gone or in another class.
     """
+    images, unusable = _inspect(root)
+    fixed = {} if manifest_path is None else manifest.read(manifest_path)
+    known = fixed or ({} if split_from is None else manifest.read(split_from))
+    images, copies = _without_copies(root, images, {digest: entry.class_name for digest, entry in known.items()})
+    if manifest_path is not None:
+        newcomers = tuple(image.path for image in images if image.digest not in fixed)
+        images = _as_noted(root, manifest_path, images, fixed)
+    else:
+        newcomers = ()
+        if split_from is not None and any(image.split for image in images):
+            raise ValueError(f"data.split_from goes with a folder that is split here; {root} has train and val folders")
+        images = _checked(root, images, {digest: entry.split for digest, entry in known.items()})
+    left_out = tuple(sorted((*unusable, *copies), key=lambda file: file.path))
+    names = tuple(sorted({image.class_name for image in images}))
+    numbers = {name: number for number, name in enumerate(names)}
+    splits = {split: [] for split in sorted({image.split for image in images}, key=("train", *HELD_OUT).index)}
+    for image in sorted(images, key=lambda image: image.path):
+        splits[image.split].append(File(image.path, numbers[image.class_name], image.digest))
+    return Listing(
+        names,
+        {split: tuple(files) for split, files in splits.items()},
+        left_out,
+        newcomers,
+    )
+
+
+def forget() -> None:
+    """Folders are looked at anew the next time; a run begins so."""
+    scan.cache_clear()
+    _inspect.cache_clear()
+
+
+@functools.lru_cache(maxsize=8)
+def _inspect(root: str) -> tuple[list[_Image], list[LeftOut]]:
+    """The images of a folder, and the files that are none or do not belong to a class."""
     from mnet_jax.data.host import tf
 
     if not tf.io.gfile.isdir(root):
@@ -46,89 +137,141 @@ def scan(root: str) -> Listing:
     top = _folders(root)
     if "train" in top and _folders(_join(root, "train")):
         parts = {split: _join(root, split) for split in ("train", *HELD_OUT) if split in top}
+        stray = [LeftOut(_join(root, name), f"beside {', '.join(parts)}") for name in top if name not in parts]
+        homeless = [_join(path, name) for path in (root, *parts.values()) for name in _loose_files(path)]
     else:
         parts = {"": root}
-    found = {split: _classes(path) for split, path in parts.items()}
-    paths = [path for classes in found.values() for files in classes.values() for path in files]
+        stray, homeless = [], [_join(root, name) for name in _loose_files(root)]
+    found = [
+        (path, name, split) for split, part in parts.items() for name, paths in _classes(part).items() for path in paths
+    ]
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
-        verdicts = dict(zip(paths, pool.map(_judge, paths), strict=True))
-    _warn_about_broken(root, {path: verdict.fault for path, verdict in verdicts.items() if verdict.fault})
-    for classes in found.values():
-        for name in list(classes):
-            classes[name] = [path for path in classes[name] if not verdicts[path].fault]
-            if not classes[name]:
-                del classes[name]
+        verdicts = list(pool.map(_judge, [path for path, _, _ in found]))
+    images = [
+        _Image(*file, verdict.digest) for file, verdict in zip(found, verdicts, strict=True) if verdict.fault is None
+    ]
+    unusable = [
+        LeftOut(path, verdict.fault) for (path, _, _), verdict in zip(found, verdicts, strict=True) if verdict.fault
+    ]
+    return images, [*unusable, *stray, *(LeftOut(path, "not in the folder of a class") for path in homeless)]
 
-    training = found.get("train", found.get("", {}))
-    names = tuple(sorted(training))
+
+def _without_copies(root: str, images: list[_Image], classes: Mapping[str, str]) -> tuple[list[_Image], list[LeftOut]]:
+    """One of each image: that of the known class if there is one (`classes` by digest), else of a split held out.
+
+    Where copies lie in several classes and none is known, nobody can say which is right: none is used.
+    """
+    groups = collections.defaultdict(list)
+    for image in images:
+        groups[image.digest].append(image)
+    kept, left_out = [], []
+    for digest, copies in groups.items():
+        right = [image for image in copies if image.class_name == classes.get(digest)] or copies
+        if len({image.class_name for image in right}) > 1:
+            for image in right:
+                other = next(other for other in right if other.class_name != image.class_name)
+                why = f"the same image is in another class: {os.path.relpath(other.path, root)}"
+                left_out.append(LeftOut(image.path, why))
+            continue
+        chosen = min(right, key=lambda image: (image.split == "train", image.path))
+        kept.append(chosen)
+        why = f"copy of {os.path.relpath(chosen.path, root)}"
+        left_out += [LeftOut(image.path, why) for image in copies if image is not chosen]
+    return kept, left_out
+
+
+def _checked(root: str, images: list[_Image], known: Mapping[str, str]) -> list[_Image]:
+    """The images with a split for each: their folder's, or drawn here where `known` (by digest) does not say it."""
+    names = sorted({image.class_name for image in images if image.split in ("", "train")})
     if len(names) < 2:
         raise ValueError(
             f"{root} has {'no images' if not names else f'one class only ({names[0]!r})'}: "
             f"put each class into a folder of its own, such as {_join(root, 'cats')} and {_join(root, 'dogs')}"
         )
-    for split, classes in found.items():
-        if unknown := sorted(set(classes) - set(names)):
+    for split in sorted({image.split for image in images}):
+        if unknown := sorted({image.class_name for image in images if image.split == split} - set(names)):
             raise ValueError(
                 f"{_join(root, split)} has classes that {_join(root, 'train')} has not: {', '.join(unknown)}"
             )
-    if set(found) <= {"", "train"}:
-        found = _split(training, {path: verdict.draw for path, verdict in verdicts.items()})
-        if not found["validation"]:
-            raise ValueError(f"{root} has too few images to hold some out for evaluation ({len(paths)})")
-    numbers = {name: number for number, name in enumerate(names)}
-    return Listing(
-        names,
-        {
-            split: tuple(
-                sorted((File(p, numbers[c]) for c, files in classes.items() for p in files), key=lambda f: f.path)
-            )
-            for split, classes in found.items()
-        },
-    )
+    if {image.split for image in images} <= {"", "train"}:
+        images = _split(images, known)
+        if not any(image.split == "validation" for image in images):
+            raise ValueError(f"{root} has too few images to hold some out for evaluation ({len(images)})")
+    return images
 
 
-def _split(classes: dict[str, list[str]], draws: dict[str, float]) -> dict[str, dict[str, list[str]]]:
-    """Holds out the images whose draw is below `EVAL_SHARE`, but never all of a class.
+def _split(images: list[_Image], known: Mapping[str, str]) -> list[_Image]:
+    """Holds out the images whose draw is below `EVAL_SHARE`, but never all of a class; `known` images stay.
 
-    The draw is a hash of the content: an image stays in its split when others come or when it is renamed, and its
-    copies go with it.
+    The draw is a hash of the content: an image stays in its split when others come or when it is renamed.
     """
-    train: dict[str, list[str]] = {}
-    validation: dict[str, list[str]] = {}
-    for name, paths in classes.items():
-        last = max(draws[path] for path in paths)
-        held_out = [path for path in paths if draws[path] < EVAL_SHARE and draws[path] != last]
-        train[name] = [path for path in paths if path not in set(held_out)]
-        if held_out:
-            validation[name] = held_out
-    return {"train": train, "validation": validation}
+    last = {}
+    for image in images:
+        last[image.class_name] = max(last.get(image.class_name, 0.0), image.draw)
+
+    def split(image: _Image) -> str:
+        held_out = image.draw < EVAL_SHARE and image.draw != last[image.class_name]
+        return known.get(image.digest) or ("validation" if held_out else "train")
+
+    return [dataclasses.replace(image, split=split(image)) for image in images]
+
+
+def _as_noted(root: str, path: str, images: list[_Image], entries: Mapping[str, Entry]) -> list[_Image]:
+    """The images of a manifest, in its splits."""
+    there = {image.digest: image for image in images if image.digest in entries}
+    for what, lost in (
+        ("are gone", [entry.file for digest, entry in entries.items() if digest not in there]),
+        (
+            "are in another class now",
+            [
+                f"{entry.file} ({there[digest].class_name})"
+                for digest, entry in entries.items()
+                if digest in there and there[digest].class_name != entry.class_name
+            ],
+        ),
+    ):
+        if lost:
+            more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
+            raise ValueError(
+                f"{len(lost)} of the {len(entries)} images in {path} {what}: {', '.join(lost[:3])}{more}. Put them "
+                f"back as they were in {root}, or start a new run with another --workdir; with "
+                f"--config.data.split_from={path} it holds out the same images"
+            )
+    if wrong := {entry.split for entry in entries.values()} - {"train", *HELD_OUT}:
+        raise ValueError(
+            f"{path} has unknown splits: {', '.join(sorted(wrong))}; train, {', '.join(HELD_OUT)} expected"
+        )
+    return [dataclasses.replace(image, split=entries[digest].split) for digest, image in there.items()]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Verdict:
     fault: str | None  # why the file cannot be used
-    draw: float  # a hash of its content, in [0, 1)
+    digest: str  # of its content
 
 
 def _judge(path: str) -> _Verdict:
-    """Reads the start of a file, and all of it only where that leaves a doubt."""
+    """Reads both ends of a file, and all of it only where that leaves a doubt."""
     from mnet_jax.data import check
     from mnet_jax.data.host import tf
 
     try:
         with tf.io.gfile.GFile(path, "rb") as file:
             size = file.size()
-            start = file.read(_START)
-            file.seek(max(size - 2, 0))
-            end = file.read(2)
-            digest = hashlib.blake2b(start + size.to_bytes(8, "big"), digest_size=8).digest()
-            draw = int.from_bytes(digest, "big") / 2**64
-            if check.is_whole_jpeg(start, end):
-                return _Verdict(None, draw)
+            start = file.read(_END)
+            file.seek(max(size - _END, 0))
+            end = file.read(_END)
+            if check.is_whole_jpeg(start, end[-2:]):
+                return _Verdict(None, _digest(start, end, size.to_bytes(8, "big")))
             file.seek(0)
-            return _Verdict(check.fault(file.read()), draw)
+            contents = file.read()
+            return _Verdict(check.fault(contents), _digest(contents))
     except tf.errors.OpError as error:
-        return _Verdict(f"cannot be read: {type(error).__name__}", 0.0)
+        return _Verdict(f"cannot be read: {type(error).__name__}", "")
+
+
+def _digest(*parts: bytes) -> str:
+    return hashlib.blake2b(b"".join(parts), digest_size=16).hexdigest()
 
 
 def _classes(path: str) -> dict[str, list[str]]:
@@ -147,18 +290,20 @@ def _classes(path: str) -> dict[str, list[str]]:
 
 
 def _folders(path: str) -> list[str]:
+    return [name for name, is_folder in _listed(path) if is_folder]
+
+
+def _loose_files(path: str) -> list[str]:
+    return [name for name, is_folder in _listed(path) if not is_folder]
+
+
+def _listed(path: str) -> list[tuple[str, bool]]:
+    """(name, whether it is a folder) of what is not hidden, in order."""
     from mnet_jax.data.host import tf
 
     names = sorted(name.rstrip("/") for name in tf.io.gfile.listdir(path))  # a bucket's folders end with a slash
-    return [name for name in names if not name.startswith(".") and tf.io.gfile.isdir(_join(path, name))]
+    return [(name, tf.io.gfile.isdir(_join(path, name))) for name in names if name and not name.startswith(".")]
 
 
 def _join(*parts: str) -> str:
     return os.path.join(*parts)  # not pathlib, which makes one slash of the two in gs://
-
-
-def _warn_about_broken(root: str, faults: dict[str, str], shown: int = 5) -> None:
-    if faults:
-        some = [f"{os.path.relpath(path, root)} ({fault})" for path, fault in sorted(faults.items())[:shown]]
-        more = [f"and {len(faults) - shown} more"] if len(faults) > shown else []
-        logging.getLogger(__name__).warning("%s: left out %d files: %s", root, len(faults), ", ".join(some + more))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import ml_collections
 import numpy as np
 
-from mnet_jax.data import catalog, folder
+from mnet_jax.data import catalog
 from mnet_jax.data.host import graph_function, tf
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def open_split(data: ml_collections.ConfigDict, split: str) -> TFRecords | Rando
     """A split, or a TFDS slice of one, of the data set that `config.data` names. Raises ValueError if there is none."""
     catalog.count(data, split)
     if data.name == "folder":
-        files = folder.scan(catalog.folder_path(data)).splits[split]
+        files = catalog.listing(data).splits[split]
         labels = tf.constant([file.label for file in files], tf.int64)
         return Table(tf.constant([file.path for file in files]), labels, are_paths=True)
     return _open_tfds(catalog.open_builder(data), split)

@@ -7,7 +7,6 @@ from jax.nn import initializers
 
 from mnet_jax.models import plans
 from mnet_jax.models.layers import Compute, Conv, SqueezeExcite, attend
-from mnet_jax.models.norm import BatchNorm
 
 
 class Block(nn.Module):
@@ -97,8 +96,7 @@ class MultiQueryAttention(Block):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         plan = self.plan
-        norm = BatchNorm(self.compute.norm, self.compute.norm_axis_name, name=plan.norm.name)
-        y = norm(x, train=train).astype(self.compute.dtype)
+        y = self.compute.batch_norm(plan.norm.name)(x, train=train).astype(self.compute.dtype)
         query = self.conv(plan.query, y, train=train)
         key = self.conv(plan.key, self.conv(plan.key_depthwise, y, train=train), train=train)
         value = self.conv(plan.value, self.conv(plan.value_depthwise, y, train=train), train=train)

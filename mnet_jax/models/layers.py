@@ -26,6 +26,11 @@ class Compute:
     padding: str
     norm: plans.Norm
     norm_axis_name: str | None
+    norm_frozen: bool = False  # training uses the running statistics and leaves them as they are
+
+    def batch_norm(self, name: str) -> BatchNorm:
+        """A batch norm with this model's settings."""
+        return BatchNorm(self.norm, self.norm_axis_name, self.norm_frozen, name=name)
 
 
 # --- Activations: float32 [..., C] -> the same ---
@@ -85,7 +90,7 @@ class Conv(nn.Module):
             strides, layout = (plan.stride, plan.stride), ("NHWC", "HWIO", "NHWC")
             x = lax.conv_general_dilated(x, kernel, strides, self._padding(x), dimension_numbers=layout)
         if plan.norm:
-            x = BatchNorm(self.compute.norm, self.compute.norm_axis_name, name="norm")(x, train=train)
+            x = self.compute.batch_norm("norm")(x, train=train)
         elif plan.bias:
             bias = self.param("bias", initializers.zeros, (plan.features,), jnp.float32)
             x = x.astype(jnp.float32) + bias.reshape((1,) * (x.ndim - 1) + (plan.features,))

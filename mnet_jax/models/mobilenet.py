@@ -22,15 +22,17 @@ class MobileNet(nn.Module):
       plan: what `specs.resolve` made.
       dtype: compute dtype of convolutions, "float32" or "bfloat16"; norm statistics, pooling and logits are float32.
       norm_axis_name: mapped axis over which batch-norm statistics are the global batch's; None: each device its own.
+      norm_frozen: training, too, normalises with the running statistics and leaves them as they are.
     """
 
     plan: plans.ModelPlan
     dtype: str = "float32"
     norm_axis_name: str | None = None
+    norm_frozen: bool = False
 
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
         """Images, float [N, H, W, 3], normalised, any size from 32 -> logits, float32 [N, num_classes]."""
-        return self._run(images, train=train, classify=True)
+        return self._run(images, train=train, goal="logits")
 
     def features(self, images: jax.Array, *, train: bool = False) -> dict[int, jax.Array]:
         """Maps for other heads, keyed by stride: 4, 8, 16, 32 (from `plan.stem_stride` on), each [N, H', W', C].
@@ -39,16 +41,40 @@ class MobileNet(nn.Module):
         before `last_conv`: in V1 of a separable block; in V2 and V3 of a projection, hence without activation; in V4
         of a UIB or attention block.
         """
-        return self._run(images, train=train, classify=False)
+        return self._run(images, train=train, goal="maps")
+
+    def embed(self, images: jax.Array, *, train: bool = False) -> jax.Array:
+        """Images -> what the classifier sees, float32 [N, `plan.classifier.in_features`].
+
+        The last map's mean over its positions; where the architecture has a layer between that and the classifier
+        ("head": V3 and V4), what comes out of it. Before dropout. `classify` goes on from here.
+        """
+        return self._run(images, train=train, goal="embedding")
+
+    def classify(self, embeddings: jax.Array, *, train: bool = False) -> jax.Array:
+        """What `embed` made -> logits, float32 [N, num_classes]; dropout in training."""
+        return self._run(embeddings, train=train, goal="logits", embedded=True)
 
     @nn.compact
-    def _run(self, images: jax.Array, *, train: bool, classify: bool) -> jax.Array | dict[int, jax.Array]:
+    def _run(self, x: jax.Array, *, train: bool, goal: str, embedded: bool = False) -> jax.Array | dict[int, jax.Array]:
+        """`goal` "maps", "embedding" or "logits" of images, or, `embedded`, of what came before the classifier."""
+        if not embedded:
+            x = self._backbone(x, train=train, goal=goal)
+        if goal != "logits":
+            return x
+        plan = self.plan
+        x = nn.Dropout(plan.dropout, name="dropout")(x, deterministic=not train)
+        exact = Compute("float32", plan.padding, plan.norm, self.norm_axis_name, self.norm_frozen)
+        return Conv(plan.classifier, exact, name="classifier")(x, train=train)
+
+    def _backbone(self, images: jax.Array, *, train: bool, goal: str) -> jax.Array | dict[int, jax.Array]:
+        """Everything before the classifier; runs inside the compact `_run`."""
         plan = self.plan
         if images.ndim != 4 or images.shape[-1] != 3 or not jnp.issubdtype(images.dtype, jnp.floating):
             raise ValueError(
                 f"images must be floating point [N, height, width, 3], normalised; got {images.dtype} {images.shape}"
             )
-        compute = Compute(self.dtype, plan.padding, plan.norm, self.norm_axis_name)
+        compute = Compute(self.dtype, plan.padding, plan.norm, self.norm_axis_name, self.norm_frozen)
         strides = {name: stride for stride, name in plan.feature_blocks}
         features = {}
         x = Conv(plan.stem, compute, name="stem")(images, train=train)
@@ -56,16 +82,14 @@ class MobileNet(nn.Module):
             x = MODULES[type(block)](block, compute, name=block.name)(x, train=train)
             if block.name in strides:
                 features[strides[block.name]] = x
-        if not classify:
+        if goal == "maps":
             return features
         if plan.last_conv is not None:
             x = Conv(plan.last_conv, compute, name="last_conv")(x, train=train)
         x = x.mean((1, 2), dtype=jnp.float32)
         if plan.head is not None:
             x = Conv(plan.head, compute, name="head")(x, train=train)
-        x = nn.Dropout(plan.dropout, name="dropout")(x, deterministic=not train)
-        exact = Compute("float32", plan.padding, plan.norm, self.norm_axis_name)
-        return Conv(plan.classifier, exact, name="classifier")(x, train=train)
+        return x.astype(jnp.float32)
 
 
 def create_model(
@@ -82,6 +106,7 @@ def create_model(
     norm_decay: float | None = None,
     norm_epsilon: float | None = None,
     norm_axis_name: str | None = None,
+    norm_frozen: bool = False,
 ) -> MobileNet:
     """Returns the network `name` (see `list_models`); arguments as in `specs.resolve` and `MobileNet`.
 
@@ -102,4 +127,4 @@ def create_model(
         norm_decay=norm_decay,
         norm_epsilon=norm_epsilon,
     )
-    return MobileNet(plan, dtype=dtype, norm_axis_name=norm_axis_name)
+    return MobileNet(plan, dtype=dtype, norm_axis_name=norm_axis_name, norm_frozen=norm_frozen)

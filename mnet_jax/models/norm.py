@@ -24,6 +24,7 @@ class BatchNorm(nn.Module):
 
     norm: plans.Norm
     axis_name: str | None  # statistics are those of the batch over this mapped axis; None: of the local batch
+    frozen: bool = False  # use the running statistics in training too, and leave them as they are
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -32,7 +33,7 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", initializers.zeros, (features,), jnp.float32)
         mean = self.variable("batch_stats", "mean", jnp.zeros, (features,), jnp.float32)
         var = self.variable("batch_stats", "var", jnp.ones, (features,), jnp.float32)
-        if not train:
+        if self.frozen or not train:
             return _affine(x, mean.value, lax.rsqrt(var.value + epsilon), scale, bias)
 
         y, batch_mean, batch_var = normalize(x, scale, bias, mean.value, epsilon, self.axis_name)

@@ -43,13 +43,16 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
         config.data.name = "folder" if args.folder is not None else args.data
         config.data.train_split = config.data.eval_split = None  # those of the training set
     if args.folder is not None:
-        config.data.folder = args.folder
+        config.data.folder, config.data.manifest, config.data.split_from = args.folder, None, None
     if args.data_dir is not None:
         config.data.data_dir = args.data_dir
     if args.split is not None:
         config.data.eval_split = args.split
 
     info = catalog.describe(config.data)
+    complaint = catalog.complaint(config.data)
+    if complaint:
+        print(f"mnet: {complaint}", file=sys.stderr)
     _check_classes(info.class_names, trained.class_names, info.name)
     # images are normalised as the network is used to, whatever the statistics of this set
     info = dataclasses.replace(info, mean=trained.info.mean, std=trained.info.std)

@@ -23,6 +23,7 @@ def build_model(config: ml_collections.ConfigDict, info: DatasetInfo, *, axis_na
         norm_decay=section.norm_decay,
         norm_epsilon=section.norm_epsilon,
         norm_axis_name=axis_name if section.norm_sync else None,
+        norm_frozen=section.norm_frozen,
     )
 
 

@@ -10,8 +10,8 @@ import ml_collections
 import numpy as np
 from etils import epath
 
-from mnet_jax.data import catalog, pipeline
-from mnet_jax.training import start
+from mnet_jax.data import catalog, folder, pipeline
+from mnet_jax.training import photos, start
 from mnet_jax.training.build import build_model, build_task
 from mnet_jax.training.checkpoint import Checkpoints
 from mnet_jax.training.config import RunPlan, derive, difference, due, from_json, to_json, validate
@@ -25,6 +25,7 @@ from mnet_jax.training.step import make_train_step
 # What may change between two starts of one run: nothing of it touches the weights.
 FREE_FIELDS = (
     "data.data_dir",
+    "data.manifest",
     "train.num_devices",
     "checkpoint.every_epochs",
     "checkpoint.every_steps",
@@ -141,6 +142,9 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
     source = start.find_source(config, workdir)
     config = start.adopt(config, source, workdir)
     validate(config)
+    folder.forget()
+    config = photos.recall(config, workdir)
+    kept = photos.to_keep(config, workdir)
     devices = Devices(config.train.num_devices)
     info = catalog.describe(config.data)
     run = derive(config, info, devices.count)
@@ -149,7 +153,9 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
     schedule, optimizer = make_schedule(config, run), make_optimizer(config, run)
     notes = []
     variables = start.first_variables(config, model.plan, info.class_names, source, notes.append)
-    claim(workdir, config, is_main=is_main)
+    claim(workdir, kept, is_main=is_main)
+    if is_main:
+        photos.note(config, workdir, notes.append)
     checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep, best_metric=config.checkpoint.best_metric)
     first_step = checkpoints.latest_step() or 0
     reporter = Reporter(
@@ -191,7 +197,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
                 metrics = evaluator(state.variables(ema=True))
                 reporter.evaluation(step, metrics)
             if save:
-                checkpoints.save(step, fetch(state), config, info, metrics if evaluate else None)
+                checkpoints.save(step, fetch(state), kept, info, metrics if evaluate else None)
                 window.restart()
             if stop and step < run.total_steps:
                 checkpoints.wait()

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
+from mnet_jax.training import layerwise
 from mnet_jax.training.config import RunPlan
 
 
@@ -52,9 +53,20 @@ def make_optimizer(config: ml_collections.ConfigDict, run: RunPlan) -> optax.Gra
     RMSprop has TensorFlow's form: epsilon inside the root, the average of squares starts at 1 (the slot of
     tf.train.RMSPropOptimizer is initialised with ones), and the learning rate goes into the momentum accumulator.
     In optax the first two are not the defaults.
+
+    With `train.freeze` gradients, updates and state are of the layers that learn only (`layerwise.only_learning`);
+    `optimizer.backbone_lr` and `optimizer.layer_decay` scale the learning rate layer by layer.
     """
+    rule = _rule(config, make_schedule(config, run))
     section = config.optimizer
-    schedule = make_schedule(config, run)
+    if section.backbone_lr != 1.0 or section.layer_decay != 1.0:
+        factors = layerwise.scale_by_layer(backbone_lr=section.backbone_lr, layer_decay=section.layer_decay)
+        rule = optax.chain(rule, factors)
+    return layerwise.only_learning(rule, config.train.freeze)
+
+
+def _rule(config: ml_collections.ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
+    section = config.optimizer
 
     def mask(params: Any) -> Any:
         return decay_mask(params, depthwise=section.decay_depthwise)

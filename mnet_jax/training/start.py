@@ -17,9 +17,8 @@ from mnet_jax.models.specs import ModelPlan
 from mnet_jax.models.variables import initial_variables
 from mnet_jax.training import checkpoint
 from mnet_jax.training.config import from_json
+from mnet_jax.training.layerwise import HEAD
 from mnet_jax.training.state import Tree
-
-HEAD = "classifier"
 
 
 def find_source(config: ml_collections.ConfigDict, workdir: str) -> checkpoint.Trained | None:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
+from mnet_jax.training import layerwise
 from mnet_jax.training.state import TrainState, Tree
 
 Batch = dict[str, jax.Array]
@@ -37,22 +38,27 @@ def make_train_step(
     (dropout).
     """
     parts, ema_decay, ema_warmup = config.train.accumulate_steps, config.ema.decay, config.ema.warmup
+    freeze = config.train.freeze
 
     def loss(
-        params: Tree, batch_stats: Tree, inputs: jax.Array, targets: jax.Array, key: jax.Array
+        learning: Tree, frozen: Tree, batch_stats: Tree, inputs: jax.Array, targets: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, tuple[Tree, jax.Array]]:
-        variables = {"params": params, "batch_stats": batch_stats}
+        variables = {"params": {**frozen, **learning}, "batch_stats": batch_stats}
         logits, updated = model.apply(variables, inputs, train=True, mutable=["batch_stats"], rngs={"dropout": key})
         return jnp.mean(task.loss(logits, targets)), (updated["batch_stats"], logits)
 
     def gradients(
         state: TrainState, inputs: jax.Array, targets: jax.Array, key: jax.Array
     ) -> tuple[Tree, jax.Array, Tree, jax.Array]:
-        """Mean gradient and loss over `parts` equal parts, one after the other, and the logits of all."""
+        """Mean gradient and loss over `parts` equal parts, one after the other, and the logits of all.
+
+        The gradient is of the layers that learn: nothing is computed backwards below the lowest of them.
+        """
         value_and_grad = jax.value_and_grad(loss, has_aux=True)
+        learning, frozen = layerwise.split(state.params, freeze)
         if parts == 1:
             (value, (batch_stats, logits)), grads = value_and_grad(
-                state.params, state.batch_stats, inputs, targets, key
+                learning, frozen, state.batch_stats, inputs, targets, key
             )
             return grads, value, batch_stats, logits
 
@@ -60,12 +66,12 @@ def make_train_step(
             batch_stats, grads, value = carry
             images, labels, index = xs
             (part_value, (batch_stats, logits)), part_grads = value_and_grad(
-                state.params, batch_stats, images, labels, jax.random.fold_in(key, index)
+                learning, frozen, batch_stats, images, labels, jax.random.fold_in(key, index)
             )
             return (batch_stats, jax.tree.map(jnp.add, grads, part_grads), value + part_value), logits
 
         split = jax.tree.map(lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), (inputs, targets))
-        zeros = jax.tree.map(jnp.zeros_like, state.params)
+        zeros = jax.tree.map(jnp.zeros_like, learning)
         (batch_stats, grads, value), logits = jax.lax.scan(
             part, (state.batch_stats, zeros, jnp.zeros(())), (*split, jnp.arange(parts))
         )
@@ -81,11 +87,17 @@ def make_train_step(
         grads, value, batch_stats, logits = gradients(state, inputs, targets, dropout_key)
         grads, value, batch_stats = jax.lax.pmean((grads, value, batch_stats), axis_name)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        learning, frozen = layerwise.split(state.params, freeze)
+        params = {**frozen, **optax.apply_updates(learning, updates)}
         completed, ema = state.step + 1, state.ema
         if ema is not None:
             decay = jnp.minimum(ema_decay, (1.0 + completed) / (10.0 + completed)) if ema_warmup else ema_decay
-            ema = _average(ema, {"params": params, "batch_stats": batch_stats}, decay)
+            averaged = _average(
+                {"params": layerwise.split(ema["params"], freeze)[0], "batch_stats": ema["batch_stats"]},
+                {"params": layerwise.split(params, freeze)[0], "batch_stats": batch_stats},
+                decay,
+            )
+            ema = {"params": {**frozen, **averaged["params"]}, "batch_stats": averaged["batch_stats"]}
         metrics = {
             **jax.lax.psum(task.metrics(logits, batch), axis_name),
             "objective": value,

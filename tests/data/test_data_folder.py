@@ -1,14 +1,12 @@
-"""Folders of images: both layouts, a split that stays, and files that are no images."""
+"""Folders of images: both layouts, a split that stays, copies, and files that are no images."""
 
-import logging
+import pathlib
 
 import numpy as np
 import pytest
 from sample_sets import config, encode, evaluate, joined, picture, train
 
-from mnet_jax.data import catalog, folder
-
-WARNINGS = "mnet_jax.data.folder"
+from mnet_jax.data import catalog, folder, manifest
 
 
 def fill(root, counts, start=0):
@@ -73,26 +71,101 @@ def test_our_split_stays_when_files_come_or_move(tmp_path):
     assert len(new) > len(old)
 
 
-def test_copies_stay_together_and_small_classes_keep_an_image(tmp_path):
+def test_small_classes_keep_an_image_for_training(tmp_path):
     for i in range(30):
-        fill(tmp_path / "photos", {f"class{i:02}": 1}, start=i)
-    for i in range(40):
-        photo = encode(picture(12, 14, seed=100 + i), "JPEG")
-        for copy in ("one", "two"):
-            path = tmp_path / "photos" / f"twins_{copy}" / f"{i}{copy}.jpg"
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(photo)
+        fill(tmp_path, {f"class{i:02}": 1}, start=i)
+    fill(tmp_path, {"large": 20}, start=30)
+    listing = folder.scan(str(tmp_path))
+    assert {file.label for file in listing.splits["train"]} == set(range(31))
+
+
+def reasons(listing, root):
+    return {file.path.removeprefix(f"{root}/"): file.why for file in listing.left_out}
+
+
+def test_one_of_each_image_is_used_and_none_that_lies_in_two_classes(tmp_path):
+    fill(tmp_path, {"a": 30, "b": 30})
+    photo, other = encode(picture(12, 14, seed=100), "JPEG"), encode(picture(12, 14, seed=101), "PNG")
+    for name, contents in {"a/x.jpg": photo, "a/y.jpg": photo, "a/z.png": other, "b/in/z.png": other}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(contents)
+    listing = folder.scan(str(tmp_path))
+    assert reasons(listing, tmp_path) == {
+        "a/y.jpg": "copy of a/x.jpg",
+        "a/z.png": "the same image is in another class: b/in/z.png",
+        "b/in/z.png": "the same image is in another class: a/z.png",
+    }
+    assert sum(map(len, listing.splits.values())) == 61
+
+
+def test_a_copy_in_train_and_val_stays_in_val(tmp_path):
+    start = fill(tmp_path / "train", {"a": 3, "b": 3})
+    fill(tmp_path / "val", {"a": 2, "b": 2}, start)
+    (tmp_path / "train" / "a" / "leak.jpg").write_bytes((tmp_path / "val" / "a" / "0006.jpg").read_bytes())
+    (tmp_path / "unsorted").mkdir()
+    listing = folder.scan(str(tmp_path))
+    assert reasons(listing, tmp_path) == {
+        "train/a/leak.jpg": "copy of val/a/0006.jpg",
+        "unsorted": "beside train, val",
+    }
+    assert {split: len(found) for split, found in listing.splits.items()} == {"train": 6, "val": 4}
+
+
+@pytest.fixture
+def noted(tmp_path):
+    """A folder, its listing and the manifest of that listing."""
+    fill(tmp_path / "photos", {"a": 20, "b": 20})
     listing = folder.scan(str(tmp_path / "photos"))
-    assert {file.label for file in listing.splits["train"]} == set(range(32))
-    held_out = files(listing, tmp_path / "photos", "validation")
-    twins = [
-        {path.split("/")[1][:-7] for path in held_out if path.startswith(f"twins_{copy}")} for copy in ("one", "two")
-    ]
-    assert twins[0] == twins[1]
-    assert twins[0]
+    manifest.write(str(tmp_path / "photos.csv"), listing.entries(str(tmp_path / "photos")))
+    return tmp_path / "photos", listing, str(tmp_path / "photos.csv")
 
 
-def test_what_is_no_image_is_left_out_with_one_line(tmp_path, caplog):
+def test_manifest_keeps_the_images_and_their_splits(noted, monkeypatch):
+    root, listing, path = noted
+    fill(root, {"a": 9, "c": 3}, start=40)
+    (root / "b" / "0030.jpg").rename(root / "b" / "renamed.jpg")
+    (root / "c" / "copy.jpg").write_bytes((root / "a" / "0000.jpg").read_bytes())
+    monkeypatch.setattr(folder, "EVAL_SHARE", 0.9)  # whatever the rule would say today
+    folder.forget()
+    again = folder.scan(str(root), path)
+    digests = {split: {file.digest for file in found} for split, found in listing.splits.items()}
+    assert {split: {file.digest for file in found} for split, found in again.splits.items()} == digests
+    assert again.class_names == ("a", "b")
+    assert len(again.newcomers) == 12
+    assert reasons(again, root) == {"c/copy.jpg": "copy of a/0000.jpg"}
+
+    (root / "c" / "copy.jpg").unlink()
+    folder.forget()
+    more = folder.scan(str(root), None, path)  # the newcomers too
+    assert more.class_names == ("a", "b", "c")
+    assert sum(map(len, more.splits.values())) == 52
+    now = {split: {file.digest for file in found} for split, found in more.splits.items()}
+    assert all(digests[split] <= now[split] for split in digests)
+
+
+def test_lost_and_moved_images_are_named(noted):
+    root, _, path = noted
+    (root / "a" / "0003.jpg").unlink()
+    folder.forget()
+    with pytest.raises(ValueError, match=r"1 of the 40 images in .*photos.csv are gone: a/0003.jpg. Put them back"):
+        folder.scan(str(root), path)
+    fill(root, {"a": 1}, start=3)
+    (root / "a" / "0004.jpg").rename(root / "b" / "0004.jpg")
+    folder.forget()
+    with pytest.raises(ValueError, match=r"are in another class now: a/0004.jpg \(b\)"):
+        folder.scan(str(root), path)
+
+
+@pytest.mark.parametrize("text", [None, "", "file,class\n", "file,class,split,digest\na,b,train\n"])
+def test_what_is_no_manifest(noted, text):
+    root, _, path = noted
+    if text is not None:
+        pathlib.Path(path).write_text(text)
+    with pytest.raises(ValueError, match="no such manifest" if text is None else "is no manifest"):
+        manifest.read(f"{path}.old" if text is None else path)
+
+
+def test_what_is_no_image_is_left_out_and_told_in_one_line(tmp_path):
     photos = tmp_path / "photos"
     fill(photos, {"a": 10, "b": 10})
     (photos / ".cache").mkdir()
@@ -109,6 +182,7 @@ def test_what_is_no_image_is_left_out_with_one_line(tmp_path, caplog):
         "b/broken.png": encode(picture(50, 50), "PNG")[:300],
         "b/palette.bmp": encode(picture(5, 5, channels=1), "BMP"),
         "b/zero.jpg": b"\0" * 100,
+        "b/iphone.heic": b"\0\0\0\x18ftypheic" + b"\0" * 100,
     }
     extra = {
         "b/in/a/sub_folder.jpg": good,
@@ -120,12 +194,12 @@ def test_what_is_no_image_is_left_out_with_one_line(tmp_path, caplog):
     for name, contents in (bad | extra).items():
         (photos / name).parent.mkdir(parents=True, exist_ok=True)
         (photos / name).write_bytes(contents)
-    with caplog.at_level(logging.WARNING, WARNINGS):
-        listing = folder.scan(str(photos))
-    assert [record.getMessage() for record in caplog.records] == [
-        f"{photos}: left out 6 files: a/empty.jpg (empty), a/notes.txt (not an image), a/truncated.jpg (damaged JPEG), "
-        "b/broken.png (damaged PNG), b/palette.bmp (BMP with a palette), and 1 more"
-    ]
+    listing = folder.scan(str(photos))
+    assert listing.complaint(str(photos)) == (
+        f"{photos}: left out 8 files: README.txt (not in the folder of a class), a/empty.jpg (empty), "
+        "a/notes.txt (not an image), a/truncated.jpg (damaged JPEG), b/broken.png (damaged PNG), and 3 more"
+    )
+    assert reasons(listing, photos)["b/iphone.heic"] == "HEIC, convert it to JPEG"
     found = files(listing, photos, "train") | files(listing, photos, "validation")
     assert len(found) == 25
     assert set(extra) < set(found)
