@@ -74,6 +74,10 @@ def get_config() -> ml_collections.ConfigDict:
     train.accumulate_steps = 1  # split each device's batch into this many parts, one update for all
     train.num_devices = placeholder(int)  # None = all
     train.freeze = "none"  # "none", or "backbone": only the classifier learns
+    train.feature_views = 0  # frozen backbone: features of this many fixed views an image, computed once; 0 = off
+    train.feature_dir = placeholder(str)  # where features are kept for the next run; None = in the run's directory
+    train.class_weights = "none"  # "none", or "balanced": each class counts the same, however few its images
+    train.patience = placeholder(int)  # stop after this many evaluations without a better one; None = never
 
     config.optimizer = optimizer = ml_collections.ConfigDict()
     optimizer.name = "rmsprop"  # "rmsprop" (TensorFlow's form), "sgd" (Nesterov) or "adamw"

@@ -67,13 +67,13 @@ def train_batches(
             lambda: order.train_indices(seed, table.num_examples, batch_size, start_step, process_index, process_count),
             output_signature=(vector, vector),
         )
-        examples = _look_up(table, indices.unbatch())
+        examples = look_up(table, indices.unbatch())
 
     def example(contents: tf.Tensor, label: tf.Tensor, index: tf.Tensor, key: tf.Tensor) -> tuple[tf.Tensor, ...]:
         return decode.train_image(contents, key, index, data, size), tf.cast(label, tf.int32), index
 
-    dataset = _in_parallel(examples, example).batch(batch_size, drop_remainder=True)
-    return (_batch(*arrays) for arrays in _run(dataset, info.name))
+    dataset = in_parallel(examples, example).batch(batch_size, drop_remainder=True)
+    return (batch(*arrays) for arrays in run(dataset, info.name))
 
 
 def eval_batches(
@@ -107,9 +107,9 @@ def eval_batches(
         if isinstance(opened, records.TFRecords):
             examples = opened.part(start, stop).read().map(graph_function(_parse))
         else:
-            examples = _look_up(opened, tf.data.Dataset.range(start, stop))
-        arrays = _run(_in_parallel(examples, example).batch(batch_size), info.name)
-    return _padded((_batch(*a) for a in arrays), num_batches, batch_size, size)
+            examples = look_up(opened, tf.data.Dataset.range(start, stop))
+        arrays = run(in_parallel(examples, example).batch(batch_size), info.name)
+    return padded((batch(*a) for a in arrays), num_batches, batch_size, (*size, 3))
 
 
 def _stream(part: records.TFRecords, seed: int, first: int, buffer: int) -> tf.data.Dataset:
@@ -147,8 +147,8 @@ def _parse(serialized: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tenso
     return contents[0], label[0], index
 
 
-def _look_up(table: records.RandomAccess, indices: tf.data.Dataset) -> tf.data.Dataset:
-    """(index, ...) one by one -> (contents, label, index, ...) one by one."""
+def look_up(table: records.RandomAccess, indices: tf.data.Dataset) -> tf.data.Dataset:
+    """Examples by their place: (index, ...) one by one -> (contents, label, index, ...) one by one."""
     from mnet_jax.data.host import graph_function
 
     def gather(index: tf.Tensor, *rest: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -157,16 +157,17 @@ def _look_up(table: records.RandomAccess, indices: tf.data.Dataset) -> tf.data.D
     def contents(source: tf.Tensor, *rest: tf.Tensor) -> tuple[tf.Tensor, ...]:
         return table.contents(source), *rest
 
-    return _in_parallel(indices.batch(_READ_AT_ONCE).map(graph_function(gather)).prefetch(2).unbatch(), contents)
+    return in_parallel(indices.batch(_READ_AT_ONCE).map(graph_function(gather)).prefetch(2).unbatch(), contents)
 
 
-def _in_parallel(dataset: tf.data.Dataset, function: Callable) -> tf.data.Dataset:
+def in_parallel(dataset: tf.data.Dataset, function: Callable) -> tf.data.Dataset:
+    """`dataset.map`, on all cores, in order."""
     from mnet_jax.data.host import graph_function, tf
 
     return dataset.map(graph_function(function), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
-def _run(dataset: tf.data.Dataset, name: str) -> Iterator[tuple[np.ndarray, ...]]:
+def run(dataset: tf.data.Dataset, name: str) -> Iterator[tuple[np.ndarray, ...]]:
     """Runs a data set in threads of its own, two batches ahead, in an order that does not depend on their timing."""
     from mnet_jax.data.host import num_cores, tf
 
@@ -194,20 +195,21 @@ def _run(dataset: tf.data.Dataset, name: str) -> Iterator[tuple[np.ndarray, ...]
     return generator
 
 
-def _batch(image: np.ndarray, label: np.ndarray, index: np.ndarray) -> Batch:
+def batch(image: np.ndarray, label: np.ndarray, index: np.ndarray) -> Batch:
+    """A batch of real examples."""
     return {"image": image, "label": label, "mask": np.ones(len(label), np.float32), "index": index}
 
 
-def _padded(batches: Iterator[Batch], num_batches: int, batch_size: int, size: tuple[int, int]) -> Iterator[Batch]:
-    """Fills batches up to `batch_size`, and adds empty ones up to `num_batches`."""
-    empty = _batch(np.zeros((0, *size, 3), np.uint8), np.zeros(0, np.int32), np.zeros(0, np.int64))
+def padded(batches: Iterator[Batch], num_batches: int, batch_size: int, shape: tuple[int, ...]) -> Iterator[Batch]:
+    """Fills batches of images of `shape` up to `batch_size`, and adds empty ones up to `num_batches`."""
+    empty = batch(np.zeros((0, *shape), np.uint8), np.zeros(0, np.int32), np.zeros(0, np.int64))
     padding = {"index": -1}
     for _ in range(num_batches):
-        batch = next(batches, empty)
-        missing = batch_size - len(batch["mask"])
+        part = next(batches, empty)
+        missing = batch_size - len(part["mask"])
         yield {
             key: np.concatenate([value, np.full((missing, *value.shape[1:]), padding.get(key, 0), value.dtype)])
             if missing
             else value
-            for key, value in batch.items()
+            for key, value in part.items()
         }

@@ -44,6 +44,14 @@ class AugmentConfig:
         for field in dataclasses.fields(self):
             _check(field.name, getattr(self, field.name), whole=field.type is int)
 
+    @property
+    def is_off(self) -> bool:
+        """Whether nothing happens to an image."""
+        strengths = ("brightness", "contrast", "saturation", "hue", "erase_prob")
+        layers = self.randaugment_layers and self.randaugment_prob
+        mixes = self.mix_prob and (self.mixup_alpha or self.cutmix_alpha)
+        return not (any(getattr(self, name) for name in strengths) or layers or mixes)
+
     @classmethod
     def from_config(cls, section: Mapping[str, Any]) -> "AugmentConfig":
         """Checks a config's `augment` section (ConfigDict or dict) and freezes it; ValueError says what is wrong."""

@@ -19,7 +19,8 @@ class Classification:
     """One label an image. Pure functions of their arguments: they run inside a jitted or pmapped step.
 
     Batches are dicts with image uint8 [B, H, W, 3], label int32 [B], and mask float32 [B] (0 marks padding; absent
-    means that every example is real).
+    means that every example is real). In place of image they may have features float32 [B, F], what an earlier run of
+    the network made of it: these are inputs as they are, without augmentation.
     """
 
     num_classes: int
@@ -27,6 +28,7 @@ class Classification:
     std: tuple[float, float, float]
     label_smoothing: float = 0.0
     augment: AugmentConfig = AugmentConfig()
+    class_weights: tuple[float, ...] | None = None  # what each class counts for in the loss of training; None: 1
 
     def __post_init__(self) -> None:
         if not isinstance(self.augment, AugmentConfig):
@@ -38,6 +40,8 @@ class Classification:
             object.__setattr__(self, name, values)
         if self.num_classes < 1:
             raise ValueError(f"num_classes is {self.num_classes}; it must be at least 1")
+        if self.class_weights is not None and len(self.class_weights) != self.num_classes:
+            raise ValueError(f"{len(self.class_weights)} class weights for {self.num_classes} classes")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"train.label_smoothing is {self.label_smoothing}; it must be from 0 to below 1")
 
@@ -45,15 +49,20 @@ class Classification:
         """Augmented inputs float32 [B, H, W, 3] and soft targets float32 [B, num_classes] that include the smoothing.
 
         `positions` int32 [B] number the examples of the step over all devices: what happens to an example depends on
-        (key, position) only. Mixing draws its weight from the key and pairs examples within this batch.
+        (key, position) only. Mixing draws its weight from the key and pairs examples within this batch. Targets are
+        multiplied with the weight of their class, and so is the loss.
         """
+        if "features" in batch:
+            return batch["features"], self._targets(batch)
         image_key, mix_key = jax.random.split(key)
         fill = tuple(min(255, max(0, round(value))) for value in self.mean)
         images = augment_images(image_key, batch["image"], positions, self.augment, fill=fill)
         return mix(mix_key, self._normalise(images), self._targets(batch), self.augment)
 
     def eval_inputs(self, batch: Batch) -> jax.Array:
-        """Normalised inputs float32 [B, H, W, 3]."""
+        """Normalised inputs float32 [B, H, W, 3], or the features."""
+        if "features" in batch:
+            return batch["features"]
         return self._normalise(batch["image"])
 
     def loss(self, logits: jax.Array, targets: jax.Array) -> jax.Array:
@@ -94,8 +103,20 @@ class Classification:
         """Smoothed one-hot rows; a padded example gets zeros (no loss, no gradient), an impossible label NaN."""
         one_hot = (batch["label"][:, None] == jnp.arange(self.num_classes)[None, :]).astype(jnp.float32)
         targets = one_hot * (1 - self.label_smoothing) + self.label_smoothing / self.num_classes
+        if self.class_weights is not None:
+            weights = jnp.asarray(self.class_weights, jnp.float32)[None]
+            targets *= jnp.sum(one_hot * weights, axis=-1, keepdims=True)
         targets = jnp.where(jnp.any(one_hot > 0, axis=-1, keepdims=True), targets, jnp.nan)
         return jnp.where(_real(batch)[:, None], targets, 0)
+
+
+def balanced_weights(labels: np.ndarray, num_classes: int) -> tuple[float, ...]:
+    """Class weights N / (classes * n of the class), with which each class counts the same; the mean over images is 1.
+
+    A class without images has 0.
+    """
+    counts = np.bincount(labels, minlength=num_classes)
+    return tuple(float(len(labels) / (num_classes * count)) if count else 0.0 for count in counts)
 
 
 def _real(batch: Batch) -> jax.Array:

@@ -22,9 +22,12 @@ from mnet_jax.training.state import Tree
 FOLDER = "checkpoints"
 
 
-def _score(metrics: Mapping[str, float], metric: str) -> float:
-    """Higher is better."""
-    return -metrics[metric] if metric == "loss" else metrics[metric]
+def score(metrics: Mapping[str, float], metric: str) -> tuple[float, ...]:
+    """Higher is better. Of two evaluations with the same accuracy the one with the lower loss is better.
+
+    On a few hundred images equal accuracies are common.
+    """
+    return (-metrics["loss"],) if metric == "loss" else (metrics[metric], -metrics["loss"])
 
 
 class Checkpoints:
@@ -32,16 +35,16 @@ class Checkpoints:
 
     def __init__(self, workdir: str, *, keep: int, best_metric: str):
         policies = ocp.checkpoint_managers
-        self._best_metric = best_metric
+        self._folder = _absolute(workdir) / FOLDER
         self._manager = ocp.CheckpointManager(
-            _absolute(workdir) / FOLDER,
+            self._folder,
             item_names=("state", "about"),
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=policies.AnyPreservationPolicy(
                     [
                         policies.LatestN(keep),
                         policies.BestN(
-                            get_metric_fn=lambda metrics: _score(metrics, best_metric),
+                            get_metric_fn=lambda metrics: score(metrics, best_metric),
                             n=1,
                             keep_checkpoints_without_metrics=False,
                         ),
@@ -55,6 +58,15 @@ class Checkpoints:
     def latest_step(self) -> int | None:
         """The newest complete checkpoint, or None."""
         return self._manager.latest_step()
+
+    def best(self) -> tuple[int, dict[str, float]] | None:
+        """(step, metrics) of the best evaluation of the run, by the metric of its config; None if there was none."""
+        steps = _steps(self._folder)
+        if not steps:
+            return None
+        step = _best(self._folder, steps)
+        metrics = _read(self._folder / str(step) / "about", ocp.JsonCheckpointHandler())["metrics"]
+        return None if metrics is None else (step, metrics)
 
     def save(
         self,
@@ -190,5 +202,5 @@ def _best(folder: epath.Path, steps: list[int]) -> int:
     for step in steps:
         about = _read(folder / str(step) / "about", ocp.JsonCheckpointHandler())
         if about["metrics"] is not None:
-            scores[step] = _score(about["metrics"], from_json(about["config"]).checkpoint.best_metric)
-    return max(scores, key=scores.__getitem__) if scores else steps[-1]
+            scores[step] = score(about["metrics"], from_json(about["config"]).checkpoint.best_metric)
+    return max(scores, key=lambda step: (scores[step], step)) if scores else steps[-1]

@@ -28,6 +28,7 @@ CHOICES = {
     "data.crop": ("inception", "pad", "center"),
     "data.interpolation": ("bilinear", "bicubic"),
     "train.freeze": ("none", "backbone"),
+    "train.class_weights": ("none", "balanced"),
     "optimizer.name": ("rmsprop", "sgd", "adamw"),
     "schedule.name": ("cosine", "exponential", "constant"),
     "checkpoint.best_metric": ("top1", "top5", "loss"),
@@ -52,6 +53,8 @@ RANGES = {
     "train.label_smoothing": (0.0, 1.0 - _TINY),
     "train.accumulate_steps": (1, math.inf),
     "train.num_devices": (1, math.inf),
+    "train.feature_views": (0, 1000),
+    "train.patience": (1, math.inf),
     "optimizer.momentum": (0.0, 1.0 - _TINY),
     "optimizer.decay": (0.0, 1.0 - _TINY),
     "optimizer.epsilon": (_TINY, math.inf),
@@ -259,7 +262,12 @@ def validate(config: ml_collections.ConfigDict) -> None:
             f"data.name={config.data.name!r} with data.folder={config.data.folder!r}: "
             'for your own photos set data.name="folder" and data.folder to their directory; otherwise leave it None'
         )
-    AugmentConfig.from_config(config.augment)
+    if config.train.freeze != "none" and not any(given.get(path) for path in ("init.checkpoint", "init.weights")):
+        raise ValueError(
+            f"train.freeze={config.train.freeze!r} keeps weights that somebody trained: give them with "
+            "--config.init.checkpoint=DIR"
+        )
+    _check_features(config, AugmentConfig.from_config(config.augment))
     if config.data.image_size is not None:
         image_size(config)
     for path in ("data.mean", "data.std"):
@@ -273,6 +281,23 @@ def validate(config: ml_collections.ConfigDict) -> None:
         top = 1.0 if path == "data.crop_area" else math.inf
         if not 0 < low <= high <= top:
             raise ValueError(f"{path}={tuple(given[path])!r}: give (lowest, highest), above 0 and at most {top:g}")
+
+
+def _check_features(config: ml_collections.ConfigDict, augment: AugmentConfig) -> None:
+    """Features are computed once: nothing may be set that would make them other ones each time."""
+    if not config.train.feature_views:
+        return
+    for wanted, fits in (
+        ('train.freeze="backbone"', config.train.freeze == "backbone"),
+        ("model.norm_frozen=True", config.model.norm_frozen),
+        ("model.drop_path=0.0", not config.model.drop_path),
+        ("every augment.* off", augment.is_off),
+    ):
+        if not fits:
+            raise ValueError(
+                f"train.feature_views={config.train.feature_views} trains on features that are computed once, which "
+                f"needs {wanted}; or set train.feature_views=0"
+            )
 
 
 def _range_text(low: float, high: float) -> str:

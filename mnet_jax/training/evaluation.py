@@ -7,10 +7,11 @@ import jax
 import ml_collections
 import numpy as np
 
-from mnet_jax.data import pipeline
 from mnet_jax.data.catalog import DatasetInfo
 from mnet_jax.models import MobileNet
 from mnet_jax.tasks.classification import Classification
+from mnet_jax.training.batches import ImageBatches
+from mnet_jax.training.features import CachedBatches, ClassifierOnly
 from mnet_jax.training.parallel import AXIS, Devices
 from mnet_jax.training.state import Tree
 from mnet_jax.training.step import make_eval_step
@@ -45,14 +46,17 @@ class Evaluator:
 
     def __init__(
         self,
-        model: MobileNet,
+        model: MobileNet | ClassifierOnly,
         task: Classification,
         config: ml_collections.ConfigDict,
         info: DatasetInfo,
         devices: Devices,
         device_batch: int,
+        batches: ImageBatches | CachedBatches | None = None,
     ):
-        self._config, self._info, self._devices = config, info, devices
+        """`batches`: where the evaluation split comes from; None: the images that the config names."""
+        self._info, self._devices = info, devices
+        self._batches = batches or ImageBatches(config, info)
         self._batch_size = device_batch * len(devices.local)
         self._step = devices.pmap(make_eval_step(model, task, AXIS), donate_state=False)
 
@@ -63,9 +67,7 @@ class Evaluator:
           RuntimeError: if the number of images counted is not that of the split.
         """
         devices = self._devices
-        batches = pipeline.eval_batches(
-            self._config.data,
-            self._info,
+        batches = self._batches.evaluation(
             batch_size=self._batch_size,
             process_index=devices.process_index,
             process_count=devices.process_count,

@@ -1,6 +1,8 @@
 """A training run from its config to its last checkpoint: wiring only, no arithmetic."""
 
 import contextlib
+import dataclasses
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -10,22 +12,27 @@ import ml_collections
 import numpy as np
 from etils import epath
 
-from mnet_jax.data import catalog, folder, pipeline
+from mnet_jax.data import catalog, folder, views
+from mnet_jax.tasks.classification import balanced_weights
 from mnet_jax.training import photos, start
+from mnet_jax.training.batches import ImageBatches
 from mnet_jax.training.build import build_model, build_task
 from mnet_jax.training.checkpoint import Checkpoints
 from mnet_jax.training.config import RunPlan, derive, difference, due, from_json, to_json, validate
 from mnet_jax.training.evaluation import Evaluator
+from mnet_jax.training.features import CachedBatches, ClassifierOnly, Extractor
 from mnet_jax.training.optimizer import make_optimizer, make_schedule
 from mnet_jax.training.parallel import AXIS, Devices, fetch
 from mnet_jax.training.reporting import Reporter
 from mnet_jax.training.state import new_state
 from mnet_jax.training.step import make_train_step
+from mnet_jax.training.stopping import Patience
 
 # What may change between two starts of one run: nothing of it touches the weights.
 FREE_FIELDS = (
     "data.data_dir",
     "data.manifest",
+    "train.feature_dir",
     "train.num_devices",
     "checkpoint.every_epochs",
     "checkpoint.every_steps",
@@ -150,6 +157,9 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
     run = derive(config, info, devices.count)
     is_main = devices.process_index == 0
     model, task = build_model(config, info, axis_name=AXIS), build_task(config, info)
+    if config.train.class_weights == "balanced":
+        weights = balanced_weights(views.labels(config.data, info.train_split), info.num_classes)
+        task = dataclasses.replace(task, class_weights=weights)
     schedule, optimizer = make_schedule(config, run), make_optimizer(config, run)
     notes = []
     variables = start.first_variables(config, model.plan, info.class_names, source, notes.append)
@@ -176,12 +186,22 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
             state = checkpoints.restore(first_step, jax.eval_shape(fresh, variables))
         else:
             state = fresh(variables)
+        learner, source = model, ImageBatches(config, info)
+        if config.train.feature_views:
+            place = config.train.feature_dir or os.path.join(workdir, "features")
+            frozen = state.variables(ema=False)
+            extract = Extractor(model, task, frozen, config, info, devices, directory=place, log=reporter.info)
+            learner, source = ClassifierOnly(model), CachedBatches(extract, config, info)
         state = devices.replicate(state)
-        train_step = devices.pmap(make_train_step(model, task, optimizer, schedule, config, AXIS), donate_state=True)
-        evaluator = Evaluator(model, task, config, info, devices, run.eval_device_batch)
+        train_step = devices.pmap(make_train_step(learner, task, optimizer, schedule, config, AXIS), donate_state=True)
+        evaluator = Evaluator(learner, task, config, info, devices, run.eval_device_batch, source)
+        patience = Patience(config.train.patience, config.checkpoint.best_metric)
+        if first_step:
+            patience.resume(checkpoints.best(), first_step, run.eval_steps, run.total_steps)
         window, metrics = Window(config.train.batch_size), None
-        batches = _batches(config, info, run, devices, first_step)
-        for step in range(first_step + 1, run.total_steps + 1):
+        batches = _batches(source, run, devices, first_step)
+        finished = first_step >= run.total_steps or patience.exhausted
+        for step in range(first_step + 1, run.total_steps + 1) if not finished else ():
             asked = time.perf_counter()
             batch = next(batches)
             wait = time.perf_counter() - asked
@@ -196,6 +216,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
             if evaluate:
                 metrics = evaluator(state.variables(ema=True))
                 reporter.evaluation(step, metrics)
+                patience.saw(metrics)
             if save:
                 checkpoints.save(step, fetch(state), kept, info, metrics if evaluate else None)
                 window.restart()
@@ -203,23 +224,25 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
                 checkpoints.wait()
                 reporter.info(f"Asked to stop: saved step {step}. The same command goes on from there.")
                 break
+            if patience.exhausted and step < run.total_steps:
+                reporter.ends_at(step)
+                reporter.info(f"Stopped early: no better evaluation in {config.train.patience} (train.patience)")
+                break
         checkpoints.wait()
-        if first_step >= run.total_steps:
-            reporter.info(f"This run is finished: {run.total_steps} of {run.total_steps} steps in {workdir}")
+        if finished:
+            reporter.ends_at(first_step)
+            reporter.info(f"This run is finished: {first_step} of {run.total_steps} steps in {workdir}")
             metrics = evaluator(state.variables(ema=True))
     return metrics
 
 
 def _batches(
-    config: ml_collections.ConfigDict, info: catalog.DatasetInfo, run: RunPlan, devices: Devices, first_step: int
+    source: ImageBatches | CachedBatches, run: RunPlan, devices: Devices, first_step: int
 ) -> Iterator[dict[str, jax.Array]]:
     """Batches on the devices, beginning with the one that follows `first_step`."""
     return devices.feed(
-        pipeline.train_batches(
-            config.data,
-            info,
+        source.train(
             batch_size=run.device_batch * len(devices.local),
-            seed=config.seed,
             start_step=first_step,
             process_index=devices.process_index,
             process_count=devices.process_count,

@@ -85,6 +85,10 @@ class Devices:
             donate_argnums=(0,) if donate_state else (),
         )
 
+    def pmap_each(self, function: Callable) -> Callable:
+        """`function(tree, arrays)` on the devices of this process alone: `[devices, B, ...]` -> the same, B by B."""
+        return jax.pmap(function, AXIS, in_axes=(None, 0), devices=self.local)
+
     def split(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """`[B, ...]` of this process to `[devices, B / devices, ...]`."""
         return {name: x.reshape(len(self.local), -1, *x.shape[1:]) for name, x in batch.items()}

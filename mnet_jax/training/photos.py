@@ -51,6 +51,6 @@ def note(config: ml_collections.ConfigDict, workdir: str, log: Callable[[str], N
 
 
 def _with_manifest(config: ml_collections.ConfigDict, path: str) -> ml_collections.ConfigDict:
-    config = ml_collections.ConfigDict(config)
+    config = config.copy_and_resolve_references()
     config.data.manifest = path
     return config

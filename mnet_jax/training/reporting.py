@@ -53,7 +53,8 @@ def summary_lines(
     ]
     evals = [row for row in rows if row["kind"] == "eval" and row.get("top1") is not None]
     if evals:
-        lines.append(_accuracy_line("best", max(evals, key=lambda row: row["top1"])))
+        best = max(evals, key=lambda row: (row["top1"], -(row.get("loss") or math.inf), row["step"]))
+        lines.append(_accuracy_line("best", best))
         lines.append(_accuracy_line("final", evals[-1]))
     speeds = [row["images_per_second"] for row in rows if row["kind"] == "train" and row.get("images_per_second")]
     seen = [f"{step * batch_size:,} images"] if batch_size else []
@@ -193,6 +194,11 @@ class Reporter:
         self.info("  ".join(parts))
         self._show_postfix()
         self._flush()
+
+    def ends_at(self, step: int) -> None:
+        """The run is complete with `step`, before the steps that were planned."""
+        if self._is_main:
+            self._total_steps = step
 
     def finish(self) -> None:
         """Draws curves.png, says the summary and closes. Once is enough; more does nothing."""

@@ -48,7 +48,7 @@ def adopt(
     else:
         theirs = from_json((epath.Path(workdir) / "config.json").read_text())
         mean, std = theirs.data.mean, theirs.data.std
-    config = ml_collections.ConfigDict(config)
+    config = config.copy_and_resolve_references()
     for name in ("name", "width", "width_rule", "padding", "stem_stride", "norm_epsilon"):
         config.model[name] = theirs.model[name]
     for name, value in (("image_size", theirs.data.image_size), ("mean", mean), ("std", std)):

@@ -81,7 +81,7 @@ def make_train_step(
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         augment_key, dropout_key = jax.random.split(key)
-        device, size = jax.lax.axis_index(axis_name), batch["image"].shape[0]
+        device, size = jax.lax.axis_index(axis_name), batch["label"].shape[0]
         inputs, targets = task.train_inputs(augment_key, batch, device * size + jnp.arange(size))
         dropout_key = jax.random.fold_in(dropout_key, device)
         grads, value, batch_stats, logits = gradients(state, inputs, targets, dropout_key)
