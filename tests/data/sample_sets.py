@@ -83,9 +83,10 @@ def write_set(
     Sample(data_dir=data_dir).download_and_prepare(file_format=file_format, download_config=download)
 
 
-def numbered(count: int) -> Callable[[], Examples]:
-    """Examples whose picture, size and label tell which one it is."""
-    return lambda: ((encode(picture(20 + i % 7, 18 + i % 5, seed=i), "JPEG"), i % 10) for i in range(count))
+def numbered(count: int, first: int = 0) -> Callable[[], Examples]:
+    """Examples whose picture, size and label tell which one it is; `first` (a multiple of 10) keeps sets apart."""
+    numbers = range(first, first + count)
+    return lambda: ((encode(picture(20 + i % 7, 18 + i % 5, seed=i), "JPEG"), i % 10) for i in numbers)
 
 
 def train(data: ml_collections.ConfigDict, batch_size: int, steps: int, **options) -> list[pipeline.Batch]:
