@@ -123,6 +123,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.init = init = ml_collections.ConfigDict()
     init.checkpoint = placeholder(str)  # fine-tune: directory of a run, or of one of its checkpoints
+    init.weights = placeholder(str)  # or published weights: a name of `mnet weights`, or a .h5/.safetensors/.pth file
     init.ema = True  # start from the averaged weights where there are any
 
     return config

@@ -1,17 +1,19 @@
-"""MobileNet v1 to v4 in JAX and Flax: `create_model`, `list_models` and `load_checkpoint`, loaded on first use."""
+"""MobileNet v1 to v4 in JAX and Flax: public functions, loaded on first use."""
 
 import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mnet_jax.models import create_model, list_models
+    from mnet_jax.pretrained.load import load_pretrained
     from mnet_jax.training.checkpoint import load as load_checkpoint
 
-__all__ = ["create_model", "list_models", "load_checkpoint"]
+__all__ = ["create_model", "list_models", "load_checkpoint", "load_pretrained"]
 
 _HOMES = {
     "create_model": ("mnet_jax.models", "create_model"),
     "list_models": ("mnet_jax.models", "list_models"),
+    "load_pretrained": ("mnet_jax.pretrained.load", "load_pretrained"),
     "load_checkpoint": ("mnet_jax.training.checkpoint", "load"),
 }
 

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FILES = sorted((ROOT / "mnet_jax").rglob("*.py"))
-ROOMS = ("models", "data", "tasks", "training", "deploy", "tools")
+ROOMS = ("models", "data", "tasks", "training", "pretrained", "deploy", "tools")
 
 
 def imports(path):
@@ -56,6 +56,10 @@ def test_deploy_knows_only_models():
 
 def test_training_does_not_know_tools_beyond_its_plots():
     assert [line for line in offenders(room("training"), "mnet_jax.tools") if "mnet_jax.tools.plots" not in line] == []
+
+
+def test_pretrained_knows_neither_tasks_nor_tools_nor_the_libraries_whose_files_it_reads():
+    assert offenders(room("pretrained"), "mnet_jax.tasks", "mnet_jax.tools", "torch", "timm", "keras", "optax") == []
 
 
 def test_tensorflow_is_imported_in_two_rooms_only():

@@ -1,1 +1,1 @@
-"""Weights that others published, and what they say of them."""
+"""Published weights -> trained models: where they are, how their images are prepared, what their arrays are called."""

@@ -18,6 +18,7 @@ from etils import epath
 from mnet_jax.data.catalog import DatasetInfo
 from mnet_jax.training.config import from_json, to_json
 from mnet_jax.training.state import Tree
+from mnet_jax.training.trained import Trained
 
 FOLDER = "checkpoints"
 
@@ -112,23 +113,6 @@ class Checkpoints:
 def _flat(tree: Tree) -> dict[str, np.ndarray]:
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
-
-
-@dataclasses.dataclass(frozen=True)
-class Trained:
-    """A trained model as its checkpoint describes it."""
-
-    variables: Tree  # {"params", "batch_stats"} of NumPy arrays
-    config: ml_collections.ConfigDict
-    info: DatasetInfo
-    step: int
-    metrics: dict[str, float] | None
-    path: str
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """One name for each output of the model."""
-        return self.info.class_names
 
 
 def load(path: str, *, ema: bool = True, step: int | str | None = None) -> Trained:

@@ -81,7 +81,7 @@ RANGES = {
     "log.every_steps": (1, math.inf),
 }
 
-# Fields that a fine-tuning config may leave None: `training/start.py` takes them from its checkpoint.
+# Fields that a fine-tuning config may leave None: `training/start.py` takes them from its checkpoint or weights.
 ADOPTED = ("model.name", "data.image_size")
 
 # One duration, two units: give one of them.
@@ -226,9 +226,10 @@ def validate(config: ml_collections.ConfigDict) -> None:
     for path, value in given.items():
         if value is None:
             if path in ADOPTED:
-                if given["init.checkpoint"] is None:
+                if given["init.checkpoint"] is given["init.weights"] is None:
                     raise ValueError(
-                        f"{path}=None means that of a checkpoint: give it with --config.init.checkpoint=DIR"
+                        f"{path}=None means that of a checkpoint or of published weights: give "
+                        "--config.init.checkpoint=DIR or --config.init.weights=NAME"
                     )
             elif schema[path] is not None:
                 raise ValueError(
@@ -250,6 +251,11 @@ def validate(config: ml_collections.ConfigDict) -> None:
                 f"{first}={given[first]!r} and {second}={given[second]!r} are two units for one duration: "
                 f"set one of them to None (--config.{first}=None)"
             )
+    if given["init.checkpoint"] is not None and given["init.weights"] is not None:
+        raise ValueError(
+            f"init.checkpoint={given['init.checkpoint']!r} and init.weights={given['init.weights']!r}: "
+            "a run starts from one of them; set the other to None"
+        )
     if given["train.num_epochs"] is None and given["train.num_steps"] is None:
         raise ValueError("the length of the run is missing: set train.num_epochs or train.num_steps")
     if (

@@ -3,10 +3,11 @@
 In this order, and nowhere else:
   1. the latest checkpoint of this run (`<workdir>/checkpoints`): the run goes on;
   2. `init.checkpoint`, a checkpoint of another run: fine-tuning, the classifier fresh where the classes differ;
-  3. fresh weights from the seed.
+  3. `init.weights`, published weights: the same;
+  4. fresh weights from the seed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import ml_collections
@@ -19,22 +20,27 @@ from mnet_jax.training import checkpoint
 from mnet_jax.training.config import from_json
 from mnet_jax.training.layerwise import HEAD
 from mnet_jax.training.state import Tree
+from mnet_jax.training.trained import Trained
 
 
-def find_source(config: ml_collections.ConfigDict, workdir: str) -> checkpoint.Trained | None:
+def find_source(config: ml_collections.ConfigDict, workdir: str) -> Trained | None:
     """The model that this run starts from; None if it starts fresh, or has a checkpoint of its own already.
 
     Raises:
-      ValueError: if there is no such checkpoint.
+      ValueError: if there is no such checkpoint, or no such weights.
     """
-    if config.init.checkpoint is None or checkpoint.saved_steps(workdir):
+    if checkpoint.saved_steps(workdir):
         return None
-    return checkpoint.load(config.init.checkpoint, ema=config.init.ema)
+    if config.init.checkpoint is not None:
+        return checkpoint.load(config.init.checkpoint, ema=config.init.ema)
+    if config.init.weights is not None:
+        from mnet_jax.pretrained.load import load_pretrained
+
+        return load_pretrained(config.init.weights, ema=config.init.ema)
+    return None
 
 
-def adopt(
-    config: ml_collections.ConfigDict, source: checkpoint.Trained | None, workdir: str
-) -> ml_collections.ConfigDict:
+def adopt(config: ml_collections.ConfigDict, source: Trained | None, workdir: str) -> ml_collections.ConfigDict:
     """Fills in what a fine-tuning config leaves to its checkpoint: the model and how its images are prepared.
 
     Where `model.name` is None, the architecture (not the dropout) and, where they are None, image size and pixel
@@ -61,7 +67,7 @@ def first_variables(
     config: ml_collections.ConfigDict,
     plan: ModelPlan,
     class_names: tuple[str, ...],
-    source: checkpoint.Trained | None,
+    source: Trained | None,
     log: Callable[[str], None],
 ) -> Tree:
     """The variables before the first step: fresh ones from the seed, on which those of the source are laid."""
@@ -69,25 +75,29 @@ def first_variables(
     if source is None:
         return fresh
     same_classes = source.class_names == class_names
-    return transplant(fresh, source.variables, same_classes=same_classes, log=log, origin=source.path)
+    if not source.class_names:  # "no top" weights: what they lack above the backbone starts fresh
+        lacking = [scope for scope in ("head", HEAD) if scope not in source.variables["params"]]
+    else:
+        lacking = [] if same_classes else [HEAD]
+    return transplant(fresh, source.variables, skip=lacking, log=log, origin=source.path)
 
 
-def transplant(fresh: Tree, source: Tree, *, same_classes: bool, log: Callable[[str], None], origin: str) -> Tree:
-    """`fresh` with every value of `source`, except the classifier where the classes are not the same.
+def transplant(fresh: Tree, source: Tree, *, skip: Sequence[str], log: Callable[[str], None], origin: str) -> Tree:
+    """`fresh` with every value of `source`, except those of the scopes `skip`.
 
     Args:
       fresh: `{"params", "batch_stats"}` of the model that is about to be trained.
       source: the same of a trained model.
-      same_classes: whether the two name the same classes in the same order.
+      skip: scopes that stay fresh: the classifier where the classes differ, and what "no top" weights lack.
       log: is told what was restored and what was skipped, and why.
       origin: what to call the source in messages.
 
     Raises:
-      ValueError: if anything but the classifier differs; lists what is missing, left over or of another shape.
+      ValueError: if anything else differs; lists what is missing, left over or of another shape.
     """
     ours, theirs = flat(fresh), flat(source)
-    skipped = {name for name in ours if name.startswith(f"params/{HEAD}/")} if not same_classes else set()
-    rest = {name for name in theirs if not (name.startswith(f"params/{HEAD}/") and skipped)}
+    skipped = {name for name in ours if name.split("/")[1] in skip}
+    rest = {name for name in theirs if name.split("/")[1] not in skip}
     problems = [f"missing there: {name} {ours[name].shape}" for name in sorted(ours.keys() - rest - skipped)]
     problems += [f"only there: {name} {theirs[name].shape}" for name in sorted(rest - ours.keys())]
     problems += [
@@ -106,8 +116,8 @@ def transplant(fresh: Tree, source: Tree, *, same_classes: bool, log: Callable[[
     size = sum(theirs[name].size for name in restored)
     log(f"Restored from {origin}: {len(restored)} arrays, {size:,} values, in {_ranges(groups)}")
     for name in sorted(skipped):
-        shape = f"{theirs[name].shape} there" if name in theirs else "absent there"
-        log(f"Started fresh: {name} {ours[name].shape} ({shape}), because the classes differ")
+        why = f"{theirs[name].shape} there, because the classes differ" if name in theirs else "absent there"
+        log(f"Started fresh: {name} {ours[name].shape} ({why})")
 
     def value(path: tuple, leaf: np.ndarray) -> np.ndarray:
         name = _name(path)

@@ -21,7 +21,7 @@ def variables(name="v3_small", num_classes=10, seed=0, width=0.25):
 
 def test_classifier_is_fresh_and_the_rest_restored_where_classes_differ():
     fresh, source, lines = variables(num_classes=3), variables(num_classes=10, seed=1), []
-    merged = flat(transplant(fresh, source, same_classes=False, log=lines.append, origin="run"))
+    merged = flat(transplant(fresh, source, skip=["classifier"], log=lines.append, origin="run"))
     fresh, source = flat(fresh), flat(source)
     for name, value in merged.items():
         expected = fresh if "classifier" in name else source
@@ -34,14 +34,14 @@ def test_classifier_is_fresh_and_the_rest_restored_where_classes_differ():
 
 def test_classifier_is_restored_for_the_same_classes():
     source, lines = variables(seed=1), []
-    merged = flat(transplant(variables(), source, same_classes=True, log=lines.append, origin="run"))
+    merged = flat(transplant(variables(), source, skip=[], log=lines.append, origin="run"))
     assert all((merged[name] == value).all() for name, value in flat(source).items())
     assert len(lines) == 1
 
 
 def test_classes_of_the_same_number_but_other_names_start_fresh():
     fresh, source = variables(), variables(seed=1)
-    merged = flat(transplant(fresh, source, same_classes=False, log=print, origin="run"))
+    merged = flat(transplant(fresh, source, skip=["classifier"], log=print, origin="run"))
     np.testing.assert_array_equal(merged["params/classifier/kernel"], fresh["params"]["classifier"]["kernel"])
 
 
@@ -54,7 +54,7 @@ def test_classes_of_the_same_number_but_other_names_start_fresh():
 )
 def test_another_network_is_refused(source, line):
     with pytest.raises(ValueError, match=line) as error:
-        transplant(variables(), variables(**source), same_classes=False, log=print, origin="run")
+        transplant(variables(), variables(**source), skip=["classifier"], log=print, origin="run")
     assert "Set model.name, model.width" in str(error.value)
 
 
@@ -62,7 +62,7 @@ def test_missing_array_is_refused():
     source = variables()
     del source["batch_stats"]["stem"]
     with pytest.raises(ValueError, match="missing there: batch_stats/stem"):
-        transplant(variables(), source, same_classes=True, log=print, origin="run")
+        transplant(variables(), source, skip=[], log=print, origin="run")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,354 @@
+"""The catalogue of published weights: for each what it is, where it lies, how its images are prepared, what it claims.
+
+Rows are data; sizes and parameter counts are not here, because they follow from the plans. The preprocessing of timm's
+weights is that of its default_cfg (timm 1.0.31), torchvision's that of its weights' transforms (0.28), Keras' that of
+applications/*.py (3.15); tests/pretrained/check_catalogue.py compares all of them with the installed libraries.
+Accuracies are those at the image size given here; where they are published is said with them.
+"""
+
+import dataclasses
+import difflib
+import math
+
+from mnet_jax.training.trained import Claim
+
+Channels = tuple[float, float, float]
+
+# Mean and deviation of pixels in 0 .. 255, by name.
+STATISTICS: dict[str, tuple[Channels, Channels]] = {
+    "imagenet": ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
+    "half": ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),  # pixels become -1 .. 1
+    "unit": ((0.0, 0.0, 0.0), (255.0, 255.0, 255.0)),  # pixels become 0 .. 1
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+    """Weights that somebody published, or a file laid out like them."""
+
+    name: str  # as `load_pretrained` takes it
+    layout: str  # of `layouts.LAYOUTS`
+    model: str | None  # None: read off the file
+    width: float | None
+    num_classes: int | None = 1000
+    padding: str
+    norm_epsilon: float
+    norm_decay: float
+    image_size: int = 224  # pixels of a side
+    statistics: str  # of `STATISTICS`
+    eval_crop: float = 0.875  # side of the centre crop over the short side
+    interpolation: str = "bilinear"
+    url: str | None = None  # None: on the hub, under its name
+    checksum: str | None = None  # "sha256:" and the first digits, or "md5:" and all of them
+    claim: Claim | None = None
+
+    @property
+    def file(self) -> str:
+        """Name of the file that holds it."""
+        return "model.safetensors" if self.url is None else self.url.rpartition("/")[2]
+
+
+# --- timm, on the Hugging Face hub ---
+
+# Its architectures that our tables describe: name -> (model, width). "tf_" ones have TensorFlow's padding and epsilon.
+TIMM_ARCHITECTURES: dict[str, tuple[str, float]] = {
+    "mobilenetv1_100": ("v1", 1.0),
+    "mobilenetv1_125": ("v1", 1.25),
+    "mobilenetv2_035": ("v2", 0.35),
+    "mobilenetv2_050": ("v2", 0.5),
+    "mobilenetv2_075": ("v2", 0.75),
+    "mobilenetv2_100": ("v2", 1.0),
+    "mobilenetv2_140": ("v2", 1.4),
+    "mobilenetv3_large_075": ("v3_large", 0.75),
+    "mobilenetv3_large_100": ("v3_large", 1.0),
+    "mobilenetv3_small_050": ("v3_small", 0.5),
+    "mobilenetv3_small_075": ("v3_small", 0.75),
+    "mobilenetv3_small_100": ("v3_small", 1.0),
+    "tf_mobilenetv3_large_075": ("v3_large", 0.75),
+    "tf_mobilenetv3_large_100": ("v3_large", 1.0),
+    "tf_mobilenetv3_large_minimal_100": ("v3_large_minimalistic", 1.0),
+    "tf_mobilenetv3_small_075": ("v3_small", 0.75),
+    "tf_mobilenetv3_small_100": ("v3_small", 1.0),
+    "tf_mobilenetv3_small_minimal_100": ("v3_small_minimalistic", 1.0),
+    "mobilenetv4_conv_small_035": ("v4_conv_small", 0.35),
+    "mobilenetv4_conv_small_050": ("v4_conv_small", 0.5),
+    "mobilenetv4_conv_small": ("v4_conv_small", 1.0),
+    "mobilenetv4_conv_medium": ("v4_conv_medium", 1.0),
+    "mobilenetv4_conv_large": ("v4_conv_large", 1.0),
+    "mobilenetv4_hybrid_medium_075": ("v4_hybrid_medium", 0.75),
+    "mobilenetv4_hybrid_medium": ("v4_hybrid_medium", 1.0),
+    "mobilenetv4_hybrid_large_075": ("v4_hybrid_large", 0.75),
+    "mobilenetv4_hybrid_large": ("v4_hybrid_large", 1.0),
+}
+
+# Its MobileNets that our tables do not describe, and why.
+TIMM_UNSUPPORTED: dict[str, str] = {
+    "mobilenetv1_100h": "it has a hidden layer of 1280 before the classifier, which MobileNetV1 has not",
+    "mobilenetv2_110d": "it is deeper than MobileNetV2",
+    "mobilenetv2_120d": "it is deeper than MobileNetV2",
+    "mobilenetv3_large_150d": "it is deeper than MobileNetV3-Large",
+    "mobilenetv3_rw": "its squeeze-excite widths and its head are not MobileNetV3's",
+    "mobilenetv4_conv_aa_medium": "it blurs before each stride (anti-aliasing)",
+    "mobilenetv4_conv_aa_large": "it blurs before each stride (anti-aliasing)",
+    "mobilenetv4_conv_blur_medium": "it blurs before each stride (anti-aliasing)",
+    "mobilenet_edgetpu_v2_m": "it is no MobileNet of v1 to v4",
+    "mobilenetv5_300m": "it is no MobileNet of v1 to v4",
+    "mobilenetv5_300m_enc": "it is no MobileNet of v1 to v4",
+    "mobilenetv5_base": "it is no MobileNet of v1 to v4",
+}
+
+# Architecture and tag, pixels, crop_pct, statistics, interpolation, classes, top-1, top-5. The first of an architecture
+# is meant where the tag is left out.
+_TIMM_ROWS = (
+    ("mobilenetv1_100.ra4_e3600_r224_in1k", 224, 0.875, "half", "bicubic", 1000, 75.388, 92.31),
+    ("mobilenetv1_125.ra4_e3600_r224_in1k", 224, 0.9, "half", "bicubic", 1000, 76.92, 93.232),
+    ("mobilenetv2_050.lamb_in1k", 224, 0.875, "imagenet", "bicubic", 1000, 65.928, 86.114),
+    ("mobilenetv2_100.ra_in1k", 224, 0.875, "imagenet", "bicubic", 1000, 72.91, 91.0),
+    ("mobilenetv2_140.ra_in1k", 224, 0.875, "imagenet", "bicubic", 1000, 76.528, 93.008),
+    ("mobilenetv3_large_100.ra_in1k", 224, 0.875, "imagenet", "bicubic", 1000, 75.784, 92.528),
+    ("mobilenetv3_large_100.ra4_e3600_r224_in1k", 224, 0.95, "half", "bicubic", 1000, 76.31, 92.842),
+    ("mobilenetv3_large_100.miil_in21k_ft_in1k", 224, 0.875, "unit", "bilinear", 1000, 77.92, 92.894),
+    ("mobilenetv3_large_100.miil_in21k", 224, 0.875, "unit", "bilinear", 11221, None, None),
+    ("mobilenetv3_small_050.lamb_in1k", 224, 0.875, "imagenet", "bicubic", 1000, 57.918, 80.144),
+    ("mobilenetv3_small_075.lamb_in1k", 224, 0.875, "imagenet", "bicubic", 1000, 65.284, 85.462),
+    ("mobilenetv3_small_100.lamb_in1k", 224, 0.875, "imagenet", "bicubic", 1000, 67.636, 87.638),
+    ("tf_mobilenetv3_large_075.in1k", 224, 0.875, "half", "bilinear", 1000, 73.442, 91.332),
+    ("tf_mobilenetv3_large_100.in1k", 224, 0.875, "half", "bilinear", 1000, 75.51, 92.6),
+    ("tf_mobilenetv3_large_minimal_100.in1k", 224, 0.875, "half", "bilinear", 1000, 72.27, 90.664),
+    ("tf_mobilenetv3_small_075.in1k", 224, 0.875, "half", "bilinear", 1000, 65.706, 86.13),
+    ("tf_mobilenetv3_small_100.in1k", 224, 0.875, "half", "bilinear", 1000, 67.922, 87.686),
+    ("tf_mobilenetv3_small_minimal_100.in1k", 224, 0.875, "half", "bilinear", 1000, 62.892, 84.27),
+    ("mobilenetv4_conv_small_050.e3000_r224_in1k", 224, 0.875, "half", "bicubic", 1000, 64.778, 85.5),
+    ("mobilenetv4_conv_small.e2400_r224_in1k", 224, 0.875, "imagenet", "bicubic", 1000, 73.756, 91.43),
+    ("mobilenetv4_conv_small.e1200_r224_in1k", 224, 0.875, "imagenet", "bicubic", 1000, 73.45, 91.34),
+    ("mobilenetv4_conv_small.e3600_r256_in1k", 256, 0.95, "half", "bicubic", 1000, 74.534, 91.94),
+    ("mobilenetv4_conv_medium.e500_r256_in1k", 256, 0.95, "imagenet", "bicubic", 1000, 79.916, 95.188),
+    ("mobilenetv4_conv_medium.e500_r224_in1k", 224, 0.95, "imagenet", "bicubic", 1000, 79.092, 94.788),
+    ("mobilenetv4_conv_medium.e250_r384_in12k_ft_in1k", 384, 0.95, "imagenet", "bicubic", 1000, 82.776, 96.448),
+    ("mobilenetv4_conv_medium.e180_ad_r384_in12k", 384, 1.0, "imagenet", "bicubic", 11821, None, None),
+    ("mobilenetv4_conv_medium.e180_r384_in12k", 384, 1.0, "imagenet", "bicubic", 11821, None, None),
+    ("mobilenetv4_conv_medium.e250_r384_in12k", 384, 1.0, "imagenet", "bicubic", 11821, None, None),
+    ("mobilenetv4_conv_large.e600_r384_in1k", 384, 0.95, "imagenet", "bicubic", 1000, 82.974, 96.244),
+    ("mobilenetv4_conv_large.e500_r256_in1k", 256, 0.95, "imagenet", "bicubic", 1000, 81.864, 95.696),
+    ("mobilenetv4_hybrid_medium.ix_e550_r256_in1k", 256, 0.95, "imagenet", "bicubic", 1000, 81.478, 95.692),
+    ("mobilenetv4_hybrid_medium.ix_e550_r384_in1k", 384, 0.95, "imagenet", "bicubic", 1000, 82.952, 96.47),
+    ("mobilenetv4_hybrid_medium.e500_r224_in1k", 224, 0.95, "imagenet", "bicubic", 1000, 80.432, 95.378),
+    ("mobilenetv4_hybrid_medium.e200_r256_in12k_ft_in1k", 256, 0.95, "imagenet", "bicubic", 1000, 82.36, 96.256),
+    ("mobilenetv4_hybrid_medium.e200_r256_in12k", 256, 0.95, "imagenet", "bicubic", 11821, None, None),
+    ("mobilenetv4_hybrid_large.ix_e600_r384_in1k", 384, 0.95, "imagenet", "bicubic", 1000, 83.996, 96.714),
+    ("mobilenetv4_hybrid_large.e600_r384_in1k", 384, 0.95, "imagenet", "bicubic", 1000, 83.826, 96.748),
+)
+_TIMM_CSV = "timm, results-imagenet.csv"
+
+
+def timm_crop(image_size: int, crop_pct: float) -> float:
+    """timm's crop_pct as our share of the short side: it resizes that to floor(size / crop_pct), whole pixels.
+
+    Its 1.0 is still a centre square; ours is the whole image, squeezed. The number just below gives the square.
+    """
+    return min(image_size / math.floor(image_size / crop_pct), 0.9999)
+
+
+def timm_source(name: str, architecture: str, **known: object) -> Source:
+    """A file of timm's `architecture`; `known` are fields of Source.
+
+    Raises:
+      ValueError: if our tables do not describe the architecture.
+    """
+    if architecture in TIMM_UNSUPPORTED:
+        raise ValueError(f"{name} cannot be loaded: {TIMM_UNSUPPORTED[architecture]}")
+    if architecture not in TIMM_ARCHITECTURES:
+        near = difflib.get_close_matches(architecture, TIMM_ARCHITECTURES, 1)
+        hint = f". Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{name} cannot be loaded: timm's {architecture!r} is no MobileNet of v1 to v4{hint}")
+    model, width = TIMM_ARCHITECTURES[architecture]
+    from_tensorflow = architecture.startswith("tf_")
+    return Source(
+        name=name,
+        layout="timm",
+        model=model,
+        width=width,
+        padding="same" if from_tensorflow else "symmetric",
+        norm_epsilon=1e-3 if from_tensorflow else 1e-5,
+        norm_decay=0.9,  # PyTorch's momentum of .1
+        **known,
+    )
+
+
+def _timm() -> list[Source]:
+    return [
+        timm_source(
+            f"timm/{name}",
+            name.partition(".")[0],
+            num_classes=num_classes,
+            image_size=size,
+            statistics=statistics,
+            eval_crop=timm_crop(size, crop),
+            interpolation=interpolation,
+            claim=None if top1 is None else Claim(top1=top1, top5=top5, image_size=size, source=_TIMM_CSV),
+        )
+        for name, size, crop, statistics, interpolation, num_classes, top1, top5 in _TIMM_ROWS
+    ]
+
+
+# --- torchvision ---
+
+# Name, model, file (its end is the start of the SHA-256), short side before the crop of 224, top-1, top-5.
+_TORCHVISION_ROWS = (
+    ("mobilenet_v2.IMAGENET1K_V2", "v2", "mobilenet_v2-7ebf99e0.pth", 232, 72.154, 90.822),
+    ("mobilenet_v2.IMAGENET1K_V1", "v2", "mobilenet_v2-b0353104.pth", 256, 71.878, 90.286),
+    ("mobilenet_v3_large.IMAGENET1K_V2", "v3_large", "mobilenet_v3_large-5c1a4163.pth", 232, 75.274, 92.566),
+    ("mobilenet_v3_large.IMAGENET1K_V1", "v3_large", "mobilenet_v3_large-8738ca79.pth", 256, 74.042, 91.34),
+    ("mobilenet_v3_small.IMAGENET1K_V1", "v3_small", "mobilenet_v3_small-047dcff4.pth", 256, 67.668, 87.402),
+)
+_TORCHVISION_URL = "https://download.pytorch.org/models/"
+
+
+def torchvision_source(name: str, model: str, width: float | None, **known: object) -> Source:
+    """A file in torchvision's layout: its V2 has PyTorch's norm, its V3 TensorFlow's epsilon and the paper's decay."""
+    return Source(
+        name=name,
+        layout="torchvision",
+        model=model,
+        width=width,
+        padding="symmetric",
+        norm_epsilon=1e-5 if model == "v2" else 1e-3,
+        norm_decay=0.9 if model == "v2" else 0.99,
+        statistics="imagenet",
+        **known,
+    )
+
+
+def _torchvision() -> list[Source]:
+    return [
+        torchvision_source(
+            f"torchvision/{name}",
+            model,
+            1.0,
+            eval_crop=224 / short_side,
+            url=_TORCHVISION_URL + file,
+            checksum="sha256:" + file.removesuffix(".pth").rpartition("-")[2],
+            claim=Claim(top1=top1, top5=top5, image_size=224, source="torchvision, the weights' meta"),
+        )
+        for name, model, file, short_side, top1, top5 in _TORCHVISION_ROWS
+    ]
+
+
+# --- Keras applications ---
+
+_KERAS_URL = "https://storage.googleapis.com/tensorflow/keras-applications/"
+
+# These are TensorFlow's checkpoints, for which slim's tables hold: width -> (top-1, top-5) at each size.
+_V1_SIZES = (224, 192, 160, 128)
+_V1_ROWS = {
+    1.0: ((70.9, 89.9), (70.0, 89.2), (68.0, 87.7), (65.2, 85.8)),
+    0.75: ((68.4, 88.2), (67.2, 87.3), (65.3, 86.0), (62.1, 83.9)),
+    0.5: ((63.3, 84.9), (61.7, 83.6), (59.1, 81.9), (56.3, 79.4)),
+    0.25: ((49.8, 74.2), (47.7, 72.3), (45.5, 70.3), (41.5, 66.3)),
+}
+_V2_SIZES = (224, 192, 160, 128, 96)
+_V2_ROWS = {
+    1.4: ((75.0, 92.5),),
+    1.3: ((74.4, 92.1),),
+    1.0: ((71.8, 91.0), (70.7, 90.1), (68.8, 89.0), (65.3, 86.9), (60.3, 83.2)),
+    0.75: ((69.8, 89.6), (68.7, 88.9), (66.4, 87.3), (63.2, 85.3), (58.8, 81.6)),
+    0.5: ((65.4, 86.4), (63.9, 85.4), (61.0, 83.2), (57.7, 80.8), (51.2, 75.8)),
+    0.35: ((60.3, 82.9), (58.2, 81.2), (55.7, 79.1), (50.8, 75.0), (45.5, 70.4)),
+}
+_SLIM_V1 = "slim, mobilenet_v1.md, the same checkpoint"
+_SLIM_V2 = "slim, mobilenet/README.md, the same checkpoint"
+# Model, width, top-1, MD5 of the file. Keras' own docstring describes the networks of an early version of the paper.
+_V3_ROWS = (
+    ("v3_large", 1.0, 75.2, "59e551e166be033d707958cf9e29a6a7"),
+    ("v3_large", 0.75, 73.3, "765b44a33ad4005b3ac83185abf1d0eb"),
+    ("v3_large_minimalistic", 1.0, 72.3, "675e7b876c45c57e9e63e6d90a36599c"),
+    ("v3_small", 1.0, 67.5, "8768d4c2e7dee89b9d02b2d03d65d862"),
+    ("v3_small", 0.75, 65.4, "cb65d4e5be93758266aa0a7f2c6708b7"),
+    ("v3_small_minimalistic", 1.0, 61.9, "99cd97fb2fcdad2bf028eb838de69e37"),
+)
+
+
+def keras_source(name: str, model: str, width: float | None, **known: object) -> Source:
+    """A file in the layout of Keras applications. Its V3 scales pixels inside the model, to -1 .. 1 like the others."""
+    return Source(
+        name=name,
+        layout="keras",
+        model=model,
+        width=width,
+        padding="same",
+        norm_epsilon=1e-3,
+        norm_decay=0.99 if model == "v1" else 0.999,
+        statistics="half",
+        **known,
+    )
+
+
+def _keras() -> list[Source]:
+    found = []
+    for width, accuracies in _V1_ROWS.items():
+        for size, (top1, top5) in zip(_V1_SIZES, accuracies, strict=True):
+            text = {1.0: "1_0", 0.75: "7_5", 0.5: "5_0", 0.25: "2_5"}[width]
+            found.append(
+                keras_source(
+                    f"keras/mobilenet_{width}_{size}",
+                    "v1",
+                    width,
+                    image_size=size,
+                    url=f"{_KERAS_URL}mobilenet/mobilenet_{text}_{size}_tf.h5",
+                    claim=Claim(top1=top1, top5=top5, image_size=size, source=_SLIM_V1),
+                )
+            )
+    for width, accuracies in _V2_ROWS.items():
+        for size, (top1, top5) in zip(_V2_SIZES, accuracies, strict=False):
+            file = f"mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{width}_{size}.h5"
+            found.append(
+                keras_source(
+                    f"keras/mobilenet_v2_{width}_{size}",
+                    "v2",
+                    width,
+                    image_size=size,
+                    url=f"{_KERAS_URL}mobilenet_v2/{file}",
+                    claim=Claim(top1=top1, top5=top5, image_size=size, source=_SLIM_V2),
+                )
+            )
+    for model, width, top1, md5 in _V3_ROWS:
+        kind = model.removeprefix("v3_")
+        found.append(
+            keras_source(
+                f"keras/mobilenet_v3_{kind}_{width}_224",
+                model,
+                width,
+                url=f"{_KERAS_URL}mobilenet_v3/weights_mobilenet_v3_{kind}_224_{width}_float.h5",
+                checksum=f"md5:{md5}",
+                claim=Claim(top1=top1, top5=None, image_size=224, source=_SLIM_V2),
+            )
+        )
+    return found
+
+
+CATALOGUE: dict[str, Source] = {source.name: source for source in (*_timm(), *_torchvision(), *_keras())}
+
+
+def nearest(name: str) -> str:
+    """' Did you mean ...?' for the most similar name of the catalogue, or nothing."""
+    bare = {known.partition("/")[2]: known for known in CATALOGUE}
+    near = difflib.get_close_matches(name, CATALOGUE, 1) or [
+        bare[match] for match in difflib.get_close_matches(name.rpartition("/")[2], bare, 1)
+    ]
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def look_up(name: str) -> Source | None:
+    """The entry of this name, or without its tag ("timm/mobilenetv2_100") the first; None if there is none."""
+    if name in CATALOGUE:
+        return CATALOGUE[name]
+    return next((source for source in CATALOGUE.values() if source.name.startswith(f"{name}.")), None)
+
+
+def by_file(file: str) -> Source | None:
+    """The entry that a file was downloaded from, judged by its name: that of the URL, or timm's with .safetensors."""
+    for source in CATALOGUE.values():
+        stem = source.name.partition("/")[2]
+        if file == source.file != "model.safetensors" or file in (f"{stem}.safetensors", f"{stem}.pth"):
+            return source
+    return None
