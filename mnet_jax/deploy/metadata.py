@@ -7,6 +7,10 @@ from typing import Any
 
 JSON_FILE = "mnet.json"
 LABELS_FILE = "labels.txt"
+ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # of files in archives; the earliest: the same model gives the same bytes
+
+
+_TEXTS = (str, str | None)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,9 +72,27 @@ class About:
         """JSON of all fields; `from_json` reads it back."""
         return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
 
+    def to_properties(self) -> dict[str, str]:
+        """Each field as a text of its own: strings as they are, anything else as JSON; what is None is left out."""
+        fields = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        return {
+            name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            for name, value in fields.items()
+        }
+
     def labels(self) -> str:
         """The label file: a line for each class."""
         return "".join(f"{' '.join(name.split())}\n" for name in self.class_names)
+
+
+def from_properties(properties: dict[str, str]) -> About:
+    """What `About.to_properties` made."""
+    about = {}
+    for field in dataclasses.fields(About):
+        if field.name in properties:
+            text = properties[field.name]
+            about[field.name] = text if field.type in _TEXTS else json.loads(text)
+    return from_json(json.dumps(about))
 
 
 def from_json(text: str | bytes) -> About:

@@ -1,5 +1,8 @@
 """A graph as a TFLite (LiteRT) model: converted, then edited where the converter leaves something to be wished for."""
 
+import os
+import pathlib
+import zipfile
 from collections.abc import Callable
 from typing import Any
 
@@ -8,11 +11,19 @@ from ai_edge_litert import schema_py_generated as schema
 
 from mnet_jax.deploy import graph as g
 from mnet_jax.deploy import tflite_metadata
-from mnet_jax.deploy.metadata import About
+from mnet_jax.deploy.metadata import JSON_FILE, About, from_json
+from mnet_jax.deploy.placing import placed
 
 QUANTIZE = ("none", "float16", "dynamic")
 _IDENTIFIER = b"TFL3"
 _ALIGNMENT = 16  # of constants, as the schema asks (force_align); microcontrollers read them in place
+
+
+def write(graph: g.Graph, about: About, path: str | os.PathLike) -> None:
+    """Writes the model file, quantised as `about.quantize` says."""
+    model = convert(graph, about, quantize=about.quantize)
+    with placed(path) as part:
+        part.write_bytes(model)
 
 
 def convert(graph: g.Graph, about: About, *, quantize: str = "none") -> bytes:
@@ -111,6 +122,40 @@ def pack(tree: schema.ModelT) -> bytes:
     builder = flatbuffers.Builder(sum(len(buffer.data) for buffer in tree.buffers if buffer.data is not None) + 65536)
     builder.Finish(tree.Pack(builder), _IDENTIFIER)
     return bytes(builder.Output())
+
+
+class Runner:
+    """A TFLite file in LiteRT's interpreter: images [N, H, W, 3] -> scores [N, classes], one image at a time.
+
+    Of a quantised model the scores come as the real numbers that they stand for, and float images are quantised here.
+    """
+
+    def __init__(self, path: str | os.PathLike, threads: int | None = None):
+        from ai_edge_litert.interpreter import Interpreter
+
+        self._model = pathlib.Path(path).read_bytes()  # mapped from the file, it would be locked on some systems
+        self._interpreter = Interpreter(model_content=self._model, num_threads=threads)
+        self._interpreter.allocate_tensors()
+        (self._input,), (self._output,) = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        with zipfile.ZipFile(path) as archive:
+            self.about = from_json(archive.read(JSON_FILE))
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        return np.concatenate([self._run(image[None]) for image in images])
+
+    def _run(self, image: np.ndarray) -> np.ndarray:
+        dtype = self._input["dtype"]
+        if image.dtype != dtype:
+            scale, zero = self._input["quantization"]
+            limits = np.iinfo(dtype)
+            image = np.clip(np.rint(image / scale) + zero, limits.min, limits.max).astype(dtype)
+        self._interpreter.set_tensor(self._input["index"], image)
+        self._interpreter.invoke()
+        scores = self._interpreter.get_tensor(self._output["index"])
+        if scores.dtype == np.float32:
+            return scores
+        scale, zero = self._output["quantization"]
+        return (scores.astype(np.float32) - zero) * np.float32(scale)
 
 
 def operations(model: bytes) -> list[str]:

@@ -10,7 +10,7 @@ import zipfile
 import flatbuffers
 import numpy as np
 
-from mnet_jax.deploy.metadata import JSON_FILE, LABELS_FILE, About
+from mnet_jax.deploy.metadata import JSON_FILE, LABELS_FILE, ZIP_DATE, About
 
 BUFFER_NAME = "TFLITE_METADATA"
 IDENTIFIER = b"M001"
@@ -19,7 +19,6 @@ _FEATURE, _IMAGE = 1, 2  # union ContentProperties
 _NORMALIZATION = 1  # union ProcessUnitOptions
 _RGB = 1  # enum ColorSpaceType
 _DESCRIPTIONS, _AXIS_LABELS = 1, 2  # enum AssociatedFileType
-_ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest: the same model gives the same bytes
 
 Value = int | bytes | np.ndarray | str | list | dict
 # A table as data: {slot: value}. str -> string, int -> uint8, np.ndarray -> vector of numbers, np.uint32 -> uint,
@@ -94,5 +93,5 @@ def append_files(model: bytes, about: About) -> bytes:
     whole = io.BytesIO(model)
     with zipfile.ZipFile(whole, "a", zipfile.ZIP_STORED) as archive:
         for name, text in ((LABELS_FILE, about.labels()), (JSON_FILE, about.to_json())):
-            archive.writestr(zipfile.ZipInfo(name, _ZIP_DATE), text)
+            archive.writestr(zipfile.ZipInfo(name, ZIP_DATE), text)
     return whole.getvalue()

@@ -1,0 +1,161 @@
+"""A graph as an ONNX model, node by node with onnx's own helpers, and how onnxruntime runs one.
+
+Inside, maps are [N, C, H, W], the layout that onnxruntime's convolutions want; images come as [N, H, W, 3] like
+everywhere in this project, and one transposition of three channels is all that this costs.
+"""
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from mnet_jax.deploy import graph as g
+from mnet_jax.deploy.metadata import About, from_properties
+from mnet_jax.deploy.placing import placed
+
+# HardSwish came with 14, ReduceMean and Gelu changed after 17: readable by onnxruntime from 1.11 on.
+OPSET = 17
+_IR_VERSION = 8  # of onnx 1.12, which brought opset 17
+_TYPES = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}
+_BATCH = "batch"
+
+
+def write(graph: g.Graph, about: About, path: str | os.PathLike) -> None:
+    """Writes the model file; the batch is free."""
+    model = build(graph, about)
+    with placed(path) as part:
+        part.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def build(graph: g.Graph, about: About) -> onnx.ModelProto:
+    """The model: `g.INPUT` [batch, H, W, 3] -> the name of `about.output` [batch, classes]."""
+    writer = _Writer()
+    last = graph.output
+    names = {g.INPUT: writer.add("Transpose", (g.INPUT,), "channels_first", perm=(0, 3, 1, 2))}
+    shapes = {g.INPUT: graph.input_shape}
+    for node in graph.nodes:
+        output = about.output if node is last else node.name
+        names[node.name] = writer.node(node, tuple(names[name] for name in node.inputs), output, shapes)
+        shapes[node.name] = node.shape
+    images = helper.make_tensor_value_info(g.INPUT, _TYPES[graph.input_dtype], (_BATCH, *graph.input_shape))
+    scores = helper.make_tensor_value_info(about.output, TensorProto.FLOAT, (_BATCH, *last.shape))
+    model = helper.make_model(
+        helper.make_graph(writer.nodes, about.model, (images,), (scores,), writer.constants),
+        opset_imports=(helper.make_opsetid("", OPSET),),
+        ir_version=_IR_VERSION,
+        producer_name="mnet_jax",
+        producer_version=about.version,
+        doc_string=about.description,
+    )
+    helper.set_model_props(model, about.to_properties())
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+class _Writer:
+    """Collects ONNX nodes and constants; every method returns the name of the value that it adds last."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+
+    def add(self, kind: str, inputs: Sequence[str], output: str, **attributes) -> str:
+        self.nodes.append(helper.make_node(kind, inputs, (output,), name=output, **attributes))
+        return output
+
+    def constant(self, name: str, value: np.ndarray) -> str:
+        if all(known.name != name for known in self.constants):
+            self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        return name
+
+    def node(self, node: g.Node, inputs: tuple[str, ...], output: str, shapes: dict[str, tuple[int, ...]]) -> str:
+        match node:
+            case g.Pixels():
+                pixels = self.add("Cast", inputs, f"{output}/float", to=TensorProto.FLOAT)
+                mean = self.constant(f"{output}/mean", node.mean.reshape(1, 3, 1, 1))
+                return self.add("Sub", (pixels, mean), output)
+            case g.Conv():
+                return self._conv(node, inputs[0], output)
+            case g.Mean():
+                return self.add("GlobalAveragePool", inputs, output)
+            case g.Multiply():
+                return self.add("Mul", inputs, output)
+            case g.Add():
+                return self.add("Add", inputs, output)
+            case g.Attention():
+                return self._attention(node, inputs, output, shapes)
+            case g.Flatten():
+                return self.add("Flatten", inputs, output)
+            case g.Softmax():
+                return self.add("Softmax", inputs, output, axis=-1)
+        raise AssertionError(node)
+
+    def _conv(self, node: g.Conv, x: str, output: str) -> str:
+        (top, bottom), (left, right) = node.padding
+        kernel = self.constant(f"{node.name}/kernel", node.kernel.transpose(3, 2, 0, 1))
+        bias = self.constant(f"{node.name}/bias", node.bias)
+        linear = output if node.activation is None else f"{output}/linear"
+        self.add(
+            "Conv",
+            (x, kernel, bias),
+            linear,
+            kernel_shape=node.kernel.shape[:2],
+            strides=(node.stride, node.stride),
+            pads=(top, left, bottom, right),
+            group=node.shape[-1] if node.depthwise else 1,
+        )
+        match node.activation:
+            case None:
+                return output
+            case "relu":
+                return self.add("Relu", (linear,), output)
+            case "relu6":
+                limits = (self.constant(f"limit_{value}", np.float32(value)) for value in (0, 6))
+                return self.add("Clip", (linear, *limits), output)
+            case "hard_swish":
+                return self.add("HardSwish", (linear,), output)
+            case "gelu":  # the form that onnxruntime fuses into one kernel
+                scaled = self.add("Div", (linear, self.constant("root_2", np.float32(np.sqrt(2)))), f"{output}/scaled")
+                erf = self.add("Erf", (scaled,), f"{output}/erf")
+                plus = self.add("Add", (erf, self.constant("one", np.float32(1))), f"{output}/plus")
+                product = self.add("Mul", (linear, plus), f"{output}/product")
+                return self.add("Mul", (product, self.constant("half", np.float32(0.5))), output)
+        raise AssertionError(node.activation)
+
+    def _attention(
+        self, node: g.Attention, inputs: tuple[str, ...], output: str, shapes: dict[str, tuple[int, ...]]
+    ) -> str:
+        """Scores are [N, heads, keys, queries], so that only the (small) key is transposed."""
+        height, width, features = node.shape
+        size = shapes[node.inputs[1]][-1]
+
+        def reshape(name: str, x: str, *shape: int) -> str:
+            target = self.constant(f"{name}/shape", np.asarray(shape, np.int64))
+            return self.add("Reshape", (x, target), name)
+
+        query = reshape(f"{output}/query", inputs[0], 0, node.heads, size, height * width)
+        key = reshape(f"{output}/key", inputs[1], 0, 1, size, -1)
+        value = reshape(f"{output}/value", inputs[2], 0, 1, size, -1)
+        key = self.add("Transpose", (key,), f"{output}/key_transposed", perm=(0, 1, 3, 2))
+        scores = self.add("MatMul", (key, query), f"{output}/scores")
+        weights = self.add("Softmax", (scores,), f"{output}/weights", axis=2)
+        mixed = self.add("MatMul", (value, weights), f"{output}/mixed")
+        return reshape(output, mixed, 0, features, height, width)
+
+
+class Runner:
+    """An ONNX file in onnxruntime on CPU: images [N, H, W, 3] -> scores [N, classes]."""
+
+    def __init__(self, path: str | os.PathLike, threads: int | None = None):
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or 0
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(os.fspath(path), options, providers=("CPUExecutionProvider",))
+        self.about = from_properties(self._session.get_modelmeta().custom_metadata_map)
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        return self._session.run(None, {g.INPUT: images})[0]
