@@ -32,6 +32,10 @@ _COMMANDS = {
     "evaluate": ("measure a checkpoint on a data set, counting every image once", "mnet_jax.tools.evaluate"),
     "predict": ("name what is on images, with probabilities", "mnet_jax.tools.predict"),
     "chart": ("draw accuracy against multiply-adds, parameters and latency", "mnet_jax.tools.chart"),
+    "tpu-check": (
+        "compile a config's train step for a TPU slice, without a TPU: memory, speed, the dearest operations",
+        "mnet_jax.tools.tpu",
+    ),
     "benchmark": ("measure speed: train, infer", "mnet_jax.tools.benchmark"),
 }
 
@@ -89,7 +93,12 @@ def _parse(argv: Sequence[str]) -> tuple[ModuleType, argparse.Namespace]:
     command.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--traceback", action="store_true", help="show where an error came from, not only what it is")
-    return command, parser.parse_args(argv[1:])
+    if parser.get_default("overrides") is None:
+        return command, parser.parse_args(argv[1:])
+    overrides = [arg for arg in argv[1:] if arg.startswith("--config.")]  # a config's fields, as train.py takes them
+    args = parser.parse_args([arg for arg in argv[1:] if arg not in overrides])
+    args.overrides = overrides
+    return command, args
 
 
 if __name__ == "__main__":

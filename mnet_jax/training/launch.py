@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
         print(USAGE, end="")
         return 0
     try:
-        config, workdir = parse(list(sys.argv if argv is None else argv))
+        config, workdir = parse(list(sys.argv if argv is None else argv), flags.FLAGS)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError, ImportError) as error:
         return _fail(error)
     logging.set_verbosity(logging.WARNING)
@@ -54,8 +54,8 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def parse(argv: list[str]) -> tuple[ml_collections.ConfigDict, str]:
-    """The config with its overrides applied, and the run's directory. Call once in a process: absl keeps its flags.
+def parse(argv: list[str], values: flags.FlagValues) -> tuple[ml_collections.ConfigDict, str]:
+    """The config with its overrides applied, and the run's directory; `values` gets the flags and must have none yet.
 
     Raises:
       ValueError, flags.Error and what reading a Python file can raise: one for each way to mistype.
@@ -63,12 +63,15 @@ def parse(argv: list[str]) -> tuple[ml_collections.ConfigDict, str]:
     # config_flags cannot set a field of type int, float or str to None; here `--config.FIELD=None` always means None.
     nones = [match[1] for match in map(re.compile(r"--?config\.([\w.]+)=None").fullmatch, argv) if match]
     argv = [arg for arg in argv if not re.fullmatch(r"--?config\.[\w.]+=None", arg)]
-    sys.argv = argv  # where config_flags looks for overrides
     _check_config_file(argv)
-    config_flag = config_flags.DEFINE_config_file("config", str(DEFAULT), "see USAGE")
-    flags.DEFINE_string("workdir", None, "see USAGE")
-    flags.DEFINE_bool("traceback", False, "see USAGE")
-    rest = flags.FLAGS(argv)[1:]
+    previous, sys.argv = sys.argv, argv  # where config_flags looks for overrides
+    try:
+        config_flag = config_flags.DEFINE_config_file("config", str(DEFAULT), "see USAGE", values)
+        flags.DEFINE_string("workdir", None, "see USAGE", values)
+        flags.DEFINE_bool("traceback", False, "see USAGE", values)
+        rest = values(argv)[1:]
+    finally:
+        sys.argv = previous
     if rest:
         raise ValueError(f"unexpected argument {rest[0]!r}: every option starts with --; see python train.py --help")
     config = config_flag.value
@@ -78,8 +81,8 @@ def parse(argv: list[str]) -> tuple[ml_collections.ConfigDict, str]:
         for parent in parents:
             section = section[parent]
         section[key] = None
-    name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-    return config, flags.FLAGS.workdir or os.path.join("runs", name)
+    name = pathlib.Path(config_flags.get_config_filename(values["config"])).stem
+    return config, values.workdir or os.path.join("runs", name)
 
 
 def _check_config_file(argv: list[str]) -> None:

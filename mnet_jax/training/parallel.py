@@ -8,7 +8,7 @@ import collections
 import itertools
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -45,15 +45,44 @@ def cache_compilations() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
+def describe_tpu(topology: str) -> list[jax.Device]:
+    """The devices of a TPU slice such as "v5e:8x8" or "v4:2x2x1", for programs that are compiled and not run.
+
+    v4's two cores a chip are one device, as Cloud TPU has them.
+
+    Raises:
+      ModuleNotFoundError: if libtpu is not installed.
+      ValueError: if libtpu knows no such slice.
+    """
+    import libtpu  # noqa: F401  (jax's own message does not name it)
+    from jax.experimental import topologies
+
+    options = {"chip_config_name": "megacore"} if topology.startswith("v4:") else {}
+    try:
+        devices = topologies.get_topology_desc(platform="tpu", topology_name=topology, **options).devices
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        raise ValueError(f"libtpu knows no slice {topology!r} ({str(error).splitlines()[0]})") from error
+    return list(devices)
+
+
 class Devices:
     """The devices of a run: `count` over all processes, and how state and batches get onto those of this one."""
 
-    def __init__(self, num_devices: int | None = None):
+    def __init__(self, num_devices: int | None = None, *, described: Sequence[jax.Device] = ()):
         """Takes all devices, or the first `num_devices` of a run with one process.
+
+        Args:
+          num_devices: how many; None means all.
+          described: devices of a machine that is not here (`describe_tpu`), all of them at once as if this process had
+            them: `pmap(...).lower(...)` compiles for them, nothing can run.
 
         Raises:
           ValueError: if there are fewer, or if a run of several processes asks for a part of its devices.
         """
+        if described:
+            self.count, self.local, self._devices = len(described), list(described), list(described)
+            self.process_index, self.process_count = 0, 1
+            return
         available = jax.device_count()
         num_devices = available if num_devices is None else num_devices
         if num_devices > available or (jax.process_count() > 1 and num_devices != available):

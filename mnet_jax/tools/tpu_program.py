@@ -1,0 +1,145 @@
+"""What a program compiled for TPU says about itself: the compiler's estimate for each operation, by layer.
+
+The text of a compiled program gives for each fusion `estimated_cycles`, the compiler's own estimate, in which the time
+that its memory traffic takes is included; `metadata={op_name=...}` names the layer that it came from.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator
+
+_HEADER = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{$")
+_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*)$")
+_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+_OP_NAME = re.compile(r'op_name="([^"]*)"')
+_ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\](\{[^}]*\})?")
+_OPERAND = re.compile(r"%([\w.-]+)")
+_BRANCHES = re.compile(r"(?:branch_computations=\{([^}]*)\}|(?:true|false)_computation=(%[\w.-]+))")
+# They move nothing: names for what is there already, or the work of the computation that they call.
+_FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "iota"}
+_ON_CHIP = "S(1)"  # a layout's memory space: 1 is the core's own memory (VMEM), none is HBM
+
+
+@dataclasses.dataclass(frozen=True)
+class Operation:
+    """One operation of a compiled program."""
+
+    name: str
+    kind: str  # "fusion", "convolution", "copy", "all-reduce", ...
+    layer: str  # "block_03/depthwise", or what of the step it belongs to
+    part: str  # "forward", "gradient" or "step" (augmentation, optimiser, averages)
+    runs: int  # times that it runs in a step
+    cycles: int  # estimated, of all runs
+    hbm_bytes: int  # read from and written to HBM, of all runs
+
+    @property
+    def label(self) -> str:
+        """The layer and what is done to it."""
+        return self.layer if self.part == "step" else f"{self.layer} {self.part}"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Instruction:
+    name: str
+    shape: str
+    kind: str
+    rest: str  # operands and attributes
+
+
+def operations(text: str) -> list[Operation]:
+    """The operations that a program runs, from `compiled.as_text()`.
+
+    Loops count as often as they run. Where that depends on the data (RandAugment's rounds), they count once; of several
+    branches the one with the most cycles counts.
+    """
+    entry, computations = _computations(text)
+    return list(_walk(computations, entry, 1))
+
+
+def _computations(text: str) -> tuple[str, dict[str, list[_Instruction]]]:
+    entry, current, found = "", [], {}
+    for line in text.splitlines():
+        header = _HEADER.match(line)
+        if header:
+            current = found.setdefault(header[2], [])
+            entry = header[2] if header[1] else entry
+            continue
+        match = _INSTRUCTION.match(line)
+        if match:
+            current.append(_Instruction(*match.groups()))
+    if not entry:
+        raise ValueError("this is no text of a compiled program: it has no ENTRY")
+    return entry, found
+
+
+def _walk(computations: dict[str, list[_Instruction]], name: str, runs: int) -> Iterator[Operation]:
+    instructions = computations[name]
+    shapes = {instruction.name: instruction.shape for instruction in instructions}
+    for instruction in instructions:
+        rest = instruction.rest
+        if instruction.kind == "while":
+            rounds = _rounds(computations[_called(rest, "condition")])
+            yield from _walk(computations, _called(rest, "body"), runs * rounds)
+        elif instruction.kind == "conditional":
+            names = [name for match in _BRANCHES.finditer(rest) for name in _OPERAND.findall(match[0])]
+            branches = [list(_walk(computations, branch, runs)) for branch in names]
+            yield from max(branches, key=lambda branch: sum(operation.cycles for operation in branch))
+        elif instruction.kind == "call":
+            yield from _walk(computations, _called(rest, "to_apply"), runs)
+        elif instruction.kind not in _FREE and not instruction.kind.endswith("-done"):
+            cycles = _CYCLES.search(rest)
+            operands = _OPERAND.findall(rest.split("), ", 1)[0])
+            moved = _hbm_bytes(instruction.shape) + sum(_hbm_bytes(shapes.get(operand, "")) for operand in operands)
+            layer, part = _origin(rest)
+            yield Operation(
+                name=instruction.name,
+                kind=instruction.kind,
+                layer=layer,
+                part=part,
+                runs=runs,
+                cycles=runs * int(cycles[1]) if cycles else 0,
+                hbm_bytes=runs * moved,
+            )
+
+
+def _called(rest: str, role: str) -> str:
+    return re.search(rf"\b{role}=%([\w.-]+)", rest)[1]
+
+
+def _rounds(condition: list[_Instruction]) -> int:
+    """How often a loop runs that counts from 0 to a constant; 1 where it is not such a loop."""
+    constants = {instruction.name: instruction.rest for instruction in condition if instruction.kind == "constant"}
+    last = condition[-1]
+    if last.kind != "compare" or "direction=LT" not in last.rest:
+        return 1
+    bounds = [constants[name] for name in _OPERAND.findall(last.rest.split(")")[0]) if name in constants]
+    return int(re.match(r"\d+", bounds[0])[0]) if bounds else 1
+
+
+def _hbm_bytes(shape: str) -> int:
+    """Bytes of the arrays of a shape that lie in HBM, without the padding of their tiles."""
+    total = 0
+    for kind, dimensions, layout in _ARRAY.findall(shape):
+        if _ON_CHIP not in layout:
+            bits = 8 if kind == "pred" else int(re.search(r"\d+", kind)[0]) if re.search(r"\d+", kind) else 0
+            total += math.prod(int(size) for size in dimensions.split(",") if size) * bits // 8
+    return total
+
+
+def _origin(rest: str) -> tuple[str, str]:
+    """(layer, part) by the operation's name: "jit(f)/transpose(jvp(MobileNet))/MobileNet._run/block_01/.../add"."""
+    match = _OP_NAME.search(rest)
+    if not match:
+        return "unnamed", "step"
+    names = match[1].split("/")
+    place = next((i for i, name in enumerate(names) if "MobileNet" in name), None)
+    if place is None:
+        inner = [
+            name for name in names[:-1] if not re.match(r"jit\(_?\w*\)$|shard_map$|closed_call$|while$|body$", name)
+        ]
+        return "/".join(inner[:2]) or names[-1], "step"
+    part = "gradient" if names[place].startswith("transpose") else "forward"
+    # method names ("block_01.conv", "MobileNet._run"), branches and the operation itself are no layers
+    layers = [name for name in names[place + 1 : -1] if re.fullmatch(r"(?!cond$|branch_\d)[a-z]\w*", name)]
+    return "/".join(layers) or "MobileNet", part
