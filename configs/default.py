@@ -111,6 +111,7 @@ def get_config() -> ml_collections.ConfigDict:
     evaluation.batch_size = 1024  # images a step, over all devices; the last batch is padded and masked
     evaluation.every_epochs = placeholder(float)  # and always at the end
     evaluation.every_steps = placeholder(int)
+    evaluation.report = False  # at the end: confusion matrix, table of the classes and the worst mistakes as pictures
 
     config.checkpoint = checkpoint = ml_collections.ConfigDict()
     checkpoint.every_epochs = placeholder(float)  # and always at the end

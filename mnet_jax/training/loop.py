@@ -14,7 +14,7 @@ from etils import epath
 
 from mnet_jax.data import catalog, folder, views
 from mnet_jax.tasks.classification import balanced_weights
-from mnet_jax.training import photos, start
+from mnet_jax.training import outcome, photos, start
 from mnet_jax.training.batches import ImageBatches
 from mnet_jax.training.build import build_model, build_task
 from mnet_jax.training.checkpoint import Checkpoints
@@ -233,6 +233,15 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
             reporter.ends_at(first_step)
             reporter.info(f"This run is finished: {first_step} of {run.total_steps} steps in {workdir}")
             metrics = evaluator(state.variables(ema=True))
+        if config.eval.report and (finished or patience.exhausted or step == run.total_steps):
+            best_step, _ = checkpoints.best()
+            best = checkpoints.restore(best_step, jax.eval_shape(fresh, variables)).variables(ema=True)
+            if is_main:
+                batches = source.evaluation(
+                    batch_size=run.eval_device_batch * len(devices.local), process_index=0, process_count=1
+                )
+                predictions = outcome.predict(learner, task, best, batches, devices)
+                outcome.report(workdir, predictions, config, info, step=best_step, log=reporter.info)
     return metrics
 
 

@@ -65,8 +65,9 @@ def summary_lines(
     lines.append("Next:")
     if not done:
         lines.append("  the same command again continues from the last checkpoint")
-    lines.append(f"  mnet evaluate --checkpoint {place}")
-    lines.append(f"  mnet predict --checkpoint {place} IMAGE...")
+    which = " --step best" if evals and best["step"] < evals[-1]["step"] else ""
+    lines.append(f"  mnet evaluate --checkpoint {place}{which}")
+    lines.append(f"  mnet predict --checkpoint {place}{which} IMAGE...")
     if importlib.util.find_spec("tensorboard"):
         lines.append(f"  tensorboard --logdir {place}")
     else:
