@@ -119,6 +119,10 @@ def get_config() -> ml_collections.ConfigDict:
     checkpoint.keep = 3  # newest; the best one is kept besides
     checkpoint.best_metric = "top1"  # "top1", "top5" (highest) or "loss" (lowest)
 
+    config.quantize = quantize = ml_collections.ConfigDict()
+    quantize.train = False  # round weights and activations as int8 in training and evaluation (configs/quantize.py)
+    quantize.range_decay = 0.99  # an activation's range keeps this much of itself a step
+
     config.log = log = ml_collections.ConfigDict()
     log.every_steps = 50
 

@@ -7,6 +7,7 @@ from jax.nn import initializers
 
 from mnet_jax.models import plans
 from mnet_jax.models.layers import Compute, Conv, SqueezeExcite, attend
+from mnet_jax.models.quantization import round_observed
 
 
 class Block(nn.Module):
@@ -33,7 +34,8 @@ class Block(nn.Module):
         if self.plan.drop_path:
             drop = nn.Dropout(self.plan.drop_path, broadcast_dims=(1, 2, 3), name="drop_path")
             branch = drop(branch, deterministic=not train)
-        return x + branch
+        x = x + branch
+        return round_observed(self, "output_range", x, self.compute.quantization, train=train).astype(x.dtype)
 
 
 class ConvBlock(Block):

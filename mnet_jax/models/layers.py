@@ -16,6 +16,7 @@ from jax.nn import initializers
 from mnet_jax.models import plans
 from mnet_jax.models.depthwise import depthwise_conv
 from mnet_jax.models.norm import BatchNorm
+from mnet_jax.models.quantization import round_between, round_kernel, round_observed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Compute:
     norm: plans.Norm
     norm_axis_name: str | None
     norm_frozen: bool = False  # training uses the running statistics and leaves them as they are
+    quantization: plans.Quantization | None = None
 
     def batch_norm(self, name: str) -> BatchNorm:
         """A batch norm with this model's settings."""
@@ -80,7 +82,10 @@ class Conv(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         plan, dtype = self.plan, self.compute.dtype
         initial = initializers.normal(plan.kernel_deviation)
-        kernel = self.param(plan.kernel_name, initial, plan.kernel_shape, jnp.float32).astype(dtype)
+        kernel = self.param(plan.kernel_name, initial, plan.kernel_shape, jnp.float32)
+        if self.compute.quantization is not None:
+            kernel = round_kernel(kernel)
+        kernel = kernel.astype(dtype)
         x = x.astype(dtype)
         if plan.depthwise:
             x = depthwise_conv(x, kernel, plan.stride, self._padding(x))
@@ -94,9 +99,23 @@ class Conv(nn.Module):
         elif plan.bias:
             bias = self.param("bias", initializers.zeros, (plan.features,), jnp.float32)
             x = x.astype(jnp.float32) + bias.reshape((1,) * (x.ndim - 1) + (plan.features,))
-        if plan.activation is not None:
+        if self.compute.quantization is not None:
+            x = self._activate_rounded(x, train=train)
+        elif plan.activation is not None:
             x = ACTIVATIONS[plan.activation](x)
         return x.astype(dtype)
+
+    def _activate_rounded(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """The activation as int8 networks have it: a hard swish is a rounded product of two rounded factors."""
+        quantization, activation = self.compute.quantization, self.plan.activation
+        if activation == "hard_sigmoid":
+            return round_between(hard_sigmoid(x), 0.0, 1.0)
+        if activation == "hard_swish":
+            x = round_observed(self, "linear_range", x, quantization, train=train)
+            x = x * round_between(hard_sigmoid(x), 0.0, 1.0)
+        elif activation is not None:
+            x = ACTIVATIONS[activation](x)
+        return round_observed(self, "output_range", x, quantization, train=train)
 
     def _padding(self, x: jax.Array) -> tuple[tuple[int, int], tuple[int, int]]:
         height, width = (
@@ -114,10 +133,13 @@ class SqueezeExcite(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        quantization = self.compute.quantization
         gate = x.mean((1, 2), dtype=jnp.float32)
+        gate = round_observed(self, "pool_range", gate, quantization, train=train)
         for layer in (self.plan.reduce, self.plan.expand):
             gate = Conv(layer, self.compute, name=layer.name)(gate, train=train)
-        return x * gate[:, None, None, :]
+        x = x * gate[:, None, None, :]
+        return round_observed(self, "output_range", x, quantization, train=train).astype(x.dtype)
 
 
 def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:

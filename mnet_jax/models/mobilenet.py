@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from mnet_jax.models import plans, specs
 from mnet_jax.models.blocks import MODULES
 from mnet_jax.models.layers import Compute, Conv
+from mnet_jax.models.quantization import round_observed
 from mnet_jax.models.tables import SPECS, list_models
 
 DTYPES = ("float32", "bfloat16")
@@ -64,7 +65,9 @@ class MobileNet(nn.Module):
             return x
         plan = self.plan
         x = nn.Dropout(plan.dropout, name="dropout")(x, deterministic=not train)
-        exact = Compute("float32", plan.padding, plan.norm, self.norm_axis_name, self.norm_frozen)
+        exact = Compute(
+            "float32", plan.padding, plan.norm, self.norm_axis_name, self.norm_frozen, plan.quantization
+        )
         return Conv(plan.classifier, exact, name="classifier")(x, train=train)
 
     def _backbone(self, images: jax.Array, *, train: bool, goal: str) -> jax.Array | dict[int, jax.Array]:
@@ -74,7 +77,9 @@ class MobileNet(nn.Module):
             raise ValueError(
                 f"images must be floating point [N, height, width, 3], normalised; got {images.dtype} {images.shape}"
             )
-        compute = Compute(self.dtype, plan.padding, plan.norm, self.norm_axis_name, self.norm_frozen)
+        compute = Compute(
+            self.dtype, plan.padding, plan.norm, self.norm_axis_name, self.norm_frozen, plan.quantization
+        )
         strides = {name: stride for stride, name in plan.feature_blocks}
         features = {}
         x = Conv(plan.stem, compute, name="stem")(images, train=train)
@@ -87,6 +92,7 @@ class MobileNet(nn.Module):
         if plan.last_conv is not None:
             x = Conv(plan.last_conv, compute, name="last_conv")(x, train=train)
         x = x.mean((1, 2), dtype=jnp.float32)
+        x = round_observed(self, "pool_range", x, plan.quantization, train=train)
         if plan.head is not None:
             x = Conv(plan.head, compute, name="head")(x, train=train)
         return x.astype(jnp.float32)
@@ -107,6 +113,7 @@ def create_model(
     norm_epsilon: float | None = None,
     norm_axis_name: str | None = None,
     norm_frozen: bool = False,
+    quantize_range_decay: float | None = None,
 ) -> MobileNet:
     """Returns the network `name` (see `list_models`); arguments as in `specs.resolve` and `MobileNet`.
 
@@ -126,5 +133,6 @@ def create_model(
         stem_stride=stem_stride,
         norm_decay=norm_decay,
         norm_epsilon=norm_epsilon,
+        quantize_range_decay=quantize_range_decay,
     )
     return MobileNet(plan, dtype=dtype, norm_axis_name=norm_axis_name, norm_frozen=norm_frozen)

@@ -19,6 +19,13 @@ class Norm:
     epsilon: float
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Quantization:
+    """Training with int8 rounding: observed ranges keep `range_decay` of themselves a step (`quantization.py`)."""
+
+    range_decay: float
+
+
 @dataclasses.dataclass(frozen=True)
 class ConvPlan:
     """One convolution with what follows it: norm or bias, then an activation (None: linear).
@@ -37,6 +44,16 @@ class ConvPlan:
     norm: bool = True
     bias: bool = False
     init: str = "fan_out"  # of the kernel: "fan_out", "xavier" or "classifier"
+
+    @property
+    def ranges(self) -> tuple[str, ...]:
+        """Names of the ranges that quantised training observes: what enters a hard swish, and what leaves the layer.
+
+        A gate (hard sigmoid) has a range by itself: 0 to 1.
+        """
+        if self.activation == "hard_sigmoid":
+            return ()
+        return ("linear_range", "output_range") if self.activation == "hard_swish" else ("output_range",)
 
     @property
     def kernel_name(self) -> str:
@@ -176,6 +193,7 @@ class ModelPlan:
     head: ConvPlan | None
     classifier: ConvPlan
     feature_blocks: tuple[tuple[int, str], ...]  # (stride, name of the last block at that stride), four of them
+    quantization: Quantization | None = None
 
 
 def output_size(size: int, stride: int) -> int:

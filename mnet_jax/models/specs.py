@@ -22,6 +22,7 @@ from mnet_jax.models.plans import (
     MultiQueryAttentionPlan,
     Norm,
     NormPlan,
+    Quantization,
     SeparablePlan,
     SqueezeExcitePlan,
     UniversalInvertedBottleneckPlan,
@@ -205,6 +206,7 @@ def resolve(
     stem_stride: int = 4,
     norm_decay: float | None = None,
     norm_epsilon: float | None = None,
+    quantize_range_decay: float | None = None,
 ) -> ModelPlan:
     """Turns a spec into the plan of one concrete network; the only place where a width is rounded.
 
@@ -219,6 +221,8 @@ def resolve(
       stem_stride: stride after the first two strided layers: 4 as published, 2 or 1 for small images.
       norm_decay: None for the spec's own.
       norm_epsilon: None for the spec's own.
+      quantize_range_decay: train with int8 rounding (`quantization.py`), whose ranges keep this much of themselves a
+        step; None: without.
 
     Raises:
       ValueError: one line that says what was given and what is allowed.
@@ -236,6 +240,13 @@ def resolve(
     check_choice("stem_stride", stem_stride, STEM_STRIDES)
     _check_number("norm_decay", decay, low=0.0, below=1.0)
     _check_number("norm_epsilon", epsilon, above=0.0, below=math.inf)
+
+    if quantize_range_decay is not None:
+        _check_number("quantize_range_decay", quantize_range_decay, low=0.0, below=1.0)
+        if any(isinstance(block, MultiQueryAttention) for block in spec.blocks):
+            raise ValueError(
+                f"{spec.name} has attention, which is not trained with int8 rounding: choose a network without"
+            )
 
     rule = spec.width_rules[width_rule]
 
@@ -306,6 +317,7 @@ def resolve(
         head=head,
         classifier=ConvPlan("classifier", features, num_classes, norm=False, bias=True, init="classifier"),
         feature_blocks=tuple(feature_blocks.items()),
+        quantization=None if quantize_range_decay is None else Quantization(range_decay=quantize_range_decay),
     )
 
 

@@ -37,7 +37,25 @@ def list_variables(plan: plans.ModelPlan) -> list[Variable]:
     for layer in (plan.last_conv, plan.head, plan.classifier):
         if layer is not None:
             variables += layer_variables(layer)
-    return variables
+    return variables if plan.quantization is None else variables + range_variables(plan)
+
+
+def range_variables(plan: plans.ModelPlan) -> list[Variable]:
+    """The ranges that quantised training observes, each (lowest, highest); (0, 0) until it has seen a batch."""
+    paths = [("pool_range",)]
+    for layer in (plan.stem, plan.last_conv, plan.head, plan.classifier):
+        paths += [(layer.name, name) for name in layer.ranges] if layer is not None else []
+    for block in plan.blocks:
+        for layer in block.layers:
+            if isinstance(layer, plans.SqueezeExcitePlan):
+                scope = (block.name, layer.name)
+                paths += [(*scope, "pool_range"), (*scope, "output_range")]
+                paths += [(*scope, inner.name, name) for inner in (layer.reduce, layer.expand) for name in inner.ranges]
+            else:
+                paths += [(block.name, layer.name, name) for name in layer.ranges]
+        if block.residual:
+            paths.append((block.name, "output_range"))
+    return [Variable(collection="batch_stats", path=path, shape=(2,)) for path in paths]
 
 
 def block_variables(block: plans.BlockPlan) -> list[Variable]:

@@ -22,6 +22,7 @@ def build_model(config: ml_collections.ConfigDict, info: DatasetInfo, *, axis_na
         stem_stride=section.stem_stride,
         norm_decay=section.norm_decay,
         norm_epsilon=section.norm_epsilon,
+        quantize_range_decay=config.quantize.range_decay if config.quantize.train else None,
         norm_axis_name=axis_name if section.norm_sync else None,
         norm_frozen=section.norm_frozen,
     )

@@ -78,6 +78,7 @@ RANGES = {
     "checkpoint.every_epochs": (_TINY, math.inf),
     "checkpoint.every_steps": (1, math.inf),
     "checkpoint.keep": (1, math.inf),
+    "quantize.range_decay": (0.0, 1.0 - _TINY),
     "log.every_steps": (1, math.inf),
 }
 

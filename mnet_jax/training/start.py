@@ -22,6 +22,8 @@ from mnet_jax.training.layerwise import HEAD
 from mnet_jax.training.state import Tree
 from mnet_jax.training.trained import Trained
 
+RANGE = "_range"  # how the names of the ranges of quantised training end (models/variables.py)
+
 
 def find_source(config: ml_collections.ConfigDict, workdir: str) -> Trained | None:
     """The model that this run starts from; None if it starts fresh, or has a checkpoint of its own already.
@@ -87,7 +89,7 @@ def transplant(fresh: Tree, source: Tree, *, skip: Sequence[str], log: Callable[
 
     Args:
       fresh: `{"params", "batch_stats"}` of the model that is about to be trained.
-      source: the same of a trained model.
+      source: the same of a trained model. Ranges of quantised training may be on one side only.
       skip: scopes that stay fresh: the classifier where the classes differ, and what "no top" weights lack.
       log: is told what was restored and what was skipped, and why.
       origin: what to call the source in messages.
@@ -96,9 +98,11 @@ def transplant(fresh: Tree, source: Tree, *, skip: Sequence[str], log: Callable[
       ValueError: if anything else differs; lists what is missing, left over or of another shape.
     """
     ours, theirs = flat(fresh), flat(source)
-    skipped = {name for name in ours if name.split("/")[1] in skip}
+    theirs = {name: value for name, value in theirs.items() if name in ours or not name.endswith(RANGE)}
+    unseen = {name for name in ours.keys() - theirs.keys() if name.endswith(RANGE)}
+    skipped = {name for name in ours if name.split("/")[1] in skip} - unseen
     rest = {name for name in theirs if name.split("/")[1] not in skip}
-    problems = [f"missing there: {name} {ours[name].shape}" for name in sorted(ours.keys() - rest - skipped)]
+    problems = [f"missing there: {name} {ours[name].shape}" for name in sorted(ours.keys() - rest - skipped - unseen)]
     problems += [f"only there: {name} {theirs[name].shape}" for name in sorted(rest - ours.keys())]
     problems += [
         f"{name}: {ours[name].shape} here, {theirs[name].shape} there"
@@ -115,6 +119,8 @@ def transplant(fresh: Tree, source: Tree, *, skip: Sequence[str], log: Callable[
     groups = sorted({name.split("/")[1] for name in restored})
     size = sum(theirs[name].size for name in restored)
     log(f"Restored from {origin}: {len(restored)} arrays, {size:,} values, in {_ranges(groups)}")
+    if unseen:
+        log(f"To be observed: {len(unseen)} ranges of activations, for int8")
     for name in sorted(skipped):
         why = f"{theirs[name].shape} there, because the classes differ" if name in theirs else "absent there"
         log(f"Started fresh: {name} {ours[name].shape} ({why})")
