@@ -65,9 +65,7 @@ class MobileNet(nn.Module):
             return x
         plan = self.plan
         x = nn.Dropout(plan.dropout, name="dropout")(x, deterministic=not train)
-        exact = Compute(
-            "float32", plan.padding, plan.norm, self.norm_axis_name, self.norm_frozen, plan.quantization
-        )
+        exact = Compute("float32", plan.padding, plan.norm, self.norm_axis_name, self.norm_frozen, plan.quantization)
         return Conv(plan.classifier, exact, name="classifier")(x, train=train)
 
     def _backbone(self, images: jax.Array, *, train: bool, goal: str) -> jax.Array | dict[int, jax.Array]:
@@ -77,9 +75,7 @@ class MobileNet(nn.Module):
             raise ValueError(
                 f"images must be floating point [N, height, width, 3], normalised; got {images.dtype} {images.shape}"
             )
-        compute = Compute(
-            self.dtype, plan.padding, plan.norm, self.norm_axis_name, self.norm_frozen, plan.quantization
-        )
+        compute = Compute(self.dtype, plan.padding, plan.norm, self.norm_axis_name, self.norm_frozen, plan.quantization)
         strides = {name: stride for stride, name in plan.feature_blocks}
         features = {}
         x = Conv(plan.stem, compute, name="stem")(images, train=train)
