@@ -68,13 +68,17 @@ class About:
             f"Made by mnet_jax {self.version}{f' on {self.date}' if self.date else ''}."
         )
 
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+        return dataclasses.asdict(self)
+
     def to_json(self) -> str:
         """JSON of all fields; `from_json` reads it back."""
-        return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
+        return json.dumps(self.to_dict(), ensure_ascii=False)
 
     def to_properties(self) -> dict[str, str]:
         """Each field as a text of its own: strings as they are, anything else as JSON; what is None is left out."""
-        fields = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        fields = {name: value for name, value in self.to_dict().items() if value is not None}
         return {
             name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             for name, value in fields.items()

@@ -31,6 +31,8 @@ _COMMANDS = {
     "summary": ("show a model block by block: shapes, parameters, multiply-adds", "mnet_jax.tools.summary_table"),
     "evaluate": ("measure a checkpoint on a data set, counting every image once", "mnet_jax.tools.evaluate"),
     "predict": ("name what is on images, with probabilities", "mnet_jax.tools.predict"),
+    "export": ("write a model for a phone, a browser or a server", "mnet_jax.tools.export"),
+    "verify-export": ("compare an exported file with its model, on images", "mnet_jax.tools.verify_export"),
     "chart": ("draw accuracy against multiply-adds, parameters and latency", "mnet_jax.tools.chart"),
     "tpu-check": (
         "compile a config's train step for a TPU slice, without a TPU: memory, speed, the dearest operations",
