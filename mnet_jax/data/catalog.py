@@ -106,6 +106,8 @@ def folder_path(data: ml_collections.ConfigDict) -> str:
 
 def listing(data: ml_collections.ConfigDict) -> folder.Listing:
     """The images of the data set "folder", in the splits of `data.manifest` or `data.split_from` if there is one."""
+    if data.eval_split == folder.UNSORTED:
+        return folder.scan_unsorted(folder_path(data))
     return folder.scan(folder_path(data), data.manifest, data.split_from)
 
 

@@ -17,6 +17,7 @@ from mnet_jax.data import manifest
 from mnet_jax.data.manifest import Entry
 
 HELD_OUT = ("validation", "val", "valid", "test")  # names of a split for evaluation, the first that is there
+UNSORTED = "unsorted"  # the one split of a folder without classes
 EVAL_SHARE = 0.2  # of a folder that is split here
 _END = 1 << 16  # bytes at each end of a file that are read to judge it
 
@@ -53,10 +54,13 @@ class Listing:
     def entries(self, root: str) -> list[Entry]:
         """The rows of this listing's manifest."""
         return [
-            Entry(os.path.relpath(file.path, root), self.class_names[file.label], split, file.digest)
+            Entry(os.path.relpath(file.path, root), self._name(file), split, file.digest)
             for split, files in self.splits.items()
             for file in files
         ]
+
+    def _name(self, file: File) -> str:
+        return self.class_names[file.label] if self.class_names else ""
 
     def complaint(self, root: str, shown: int = 5) -> str | None:
         """One line about the files that were left out, if there are any."""
@@ -121,6 +125,30 @@ def scan(root: str, manifest_path: str | None = None, split_from: str | None = N
     )
 
 
+def scan_unsorted(root: str) -> Listing:
+    """All images of a folder and below, one of each, without classes: the labels are 0 and there are no class names."""
+    if not _listed(root):
+        raise ValueError(f"{root} is empty")
+    found = _files(root, root)
+    verdicts = _judge_all(found)
+    images = [_Image(path, "", UNSORTED, v.digest) for path, v in zip(found, verdicts, strict=True) if v.fault is None]
+    unusable = [LeftOut(path, v.fault) for path, v in zip(found, verdicts, strict=True) if v.fault]
+    images, copies = _without_copies(root, images, {})
+    if not images:
+        raise ValueError(f"no images in {root}")
+    files = tuple(File(image.path, 0, image.digest) for image in sorted(images, key=lambda image: image.path))
+    return Listing((), {UNSORTED: files}, tuple(sorted((*unusable, *copies), key=lambda file: file.path)))
+
+
+def has_classes(root: str) -> bool:
+    """Whether there are folders in a folder."""
+    from mnet_jax.data.host import tf
+
+    if not tf.io.gfile.isdir(root):
+        raise ValueError(f"no such folder: {root}")
+    return bool(_folders(root))
+
+
 def forget() -> None:
     """Folders are looked at anew the next time; a run begins so."""
     scan.cache_clear()
@@ -145,8 +173,7 @@ def _inspect(root: str) -> tuple[list[_Image], list[LeftOut]]:
     found = [
         (path, name, split) for split, part in parts.items() for name, paths in _classes(part).items() for path in paths
     ]
-    with concurrent.futures.ThreadPoolExecutor(16) as pool:
-        verdicts = list(pool.map(_judge, [path for path, _, _ in found]))
+    verdicts = _judge_all([path for path, _, _ in found])
     images = [
         _Image(*file, verdict.digest) for file, verdict in zip(found, verdicts, strict=True) if verdict.fault is None
     ]
@@ -250,6 +277,11 @@ class _Verdict:
     digest: str  # of its content
 
 
+def _judge_all(paths: list[str]) -> list[_Verdict]:
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        return list(pool.map(_judge, paths))
+
+
 def _judge(path: str) -> _Verdict:
     """Reads both ends of a file, and all of it only where that leaves a doubt."""
     from mnet_jax.data import check
@@ -276,17 +308,19 @@ def _digest(*parts: bytes) -> str:
 
 def _classes(path: str) -> dict[str, list[str]]:
     """Class name -> paths of its files."""
+    return {name: _files(path, _join(path, name)) for name in _folders(path)}
+
+
+def _files(root: str, top: str) -> list[str]:
+    """The files in `top` and below that are not hidden, nor in a folder that is (below `root`)."""
     from mnet_jax.data.host import tf
 
-    return {
-        name: sorted(
-            _join(directory, file)
-            for directory, _, files in tf.io.gfile.walk(_join(path, name))
-            for file in files
-            if not file.startswith(".") and "/." not in directory[len(path) :]
-        )
-        for name in _folders(path)
-    }
+    return sorted(
+        _join(directory, file)
+        for directory, _, files in tf.io.gfile.walk(top)
+        for file in files
+        if not file.startswith(".") and "/." not in directory[len(root) :]
+    )
 
 
 def _folders(path: str) -> list[str]:

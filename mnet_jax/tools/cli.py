@@ -33,6 +33,8 @@ _COMMANDS = {
     "predict": ("name what is on images, with probabilities", "mnet_jax.tools.predict"),
     "export": ("write a model for a phone, a browser or a server", "mnet_jax.tools.export"),
     "verify-export": ("compare an exported file with its model, on images", "mnet_jax.tools.verify_export"),
+    "features": ("write what a network sees in the images of a folder as arrays", "mnet_jax.tools.features"),
+    "probe": ("judge frozen features by a linear probe and nearest neighbours", "mnet_jax.tools.probe"),
     "chart": ("draw accuracy against multiply-adds, parameters and latency", "mnet_jax.tools.chart"),
     "tpu-check": (
         "compile a config's train step for a TPU slice, without a TPU: memory, speed, the dearest operations",

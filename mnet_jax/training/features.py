@@ -93,12 +93,12 @@ class Extractor:
                 known[digests[i]] = features
             seconds = time.monotonic() - start
             self._log(
-                f"Features of {len(missing):,} images ({split}, {num_views} views each) computed in {seconds:.0f} s, "
+                f"Features of {len(missing):,} images ({split}, {self._views(num_views)}) computed in {seconds:.0f} s, "
                 f"{len(missing) * num_views / seconds:,.0f} views/s"
             )
             self._write(num_views, known)
         else:
-            self._log(f"Features of {len(digests):,} images ({split}, {num_views} views each) read from {path}")
+            self._log(f"Features of {len(digests):,} images ({split}, {self._views(num_views)}) read from {path}")
         return np.stack([known[digest] for digest in digests])
 
     def _compute(self, split: str, indices: list[int], num_views: int) -> Iterator[np.ndarray]:
@@ -117,6 +117,10 @@ class Extractor:
             images = batch["image"].reshape(devices, each * num_views, *batch["image"].shape[2:])
             features = np.asarray(self._embed(self._variables, images))
             yield from features.reshape(each * devices, num_views, -1)[batch["mask"] > 0]
+
+    @staticmethod
+    def _views(count: int) -> str:
+        return "1 view each" if count == 1 else f"{count} views each"
 
     def _file(self, num_views: int) -> str | None:
         return None if self._directory is None else os.path.join(self._directory, f"{self._key}-{num_views}.npz")
