@@ -16,6 +16,9 @@ from jax.nn import initializers
 from mnet_jax.models import plans
 
 
+CPU_CHAIN = 16  # positions of a map that are summed in registers
+
+
 class BatchNorm(nn.Module):
     """Batch normalisation over all axes but the last, [..., C] -> float32 [..., C].
 
@@ -81,7 +84,7 @@ def _forward(
     offset, square = _means(centred, jnp.square(centred), axis_name)
     mean, variance = shift + offset, jnp.maximum(square - jnp.square(offset), 0.0)
     inverse = lax.rsqrt(variance + epsilon)
-    y = _affine(centred, offset, inverse, scale, bias)
+    y = _affine(x, mean, inverse, scale, bias)
     return (y, mean, variance), (x, mean, inverse, scale)
 
 
@@ -104,9 +107,32 @@ normalize.defvjp(_forward, _backward)
 
 def _means(a: jax.Array, b: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.Array]:
     """Averages over all axes but the last, and over the mapped axis."""
-    axes = tuple(range(a.ndim - 1))
-    means = a.mean(axes), b.mean(axes)
+    sums = lax.platform_dependent(a, b, cpu=_cpu_sums, default=_sums)
+    means = tuple(total * (a.shape[-1] / a.size) for total in sums)
     return means if axis_name is None else lax.pmean(means, axis_name)
+
+
+def _sums(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """[..., C] and [..., C] -> [C] and [C]."""
+    axes = tuple(range(a.ndim - 1))
+    return a.sum(axes), b.sum(axes)
+
+
+def _cpu_sums(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The same in one loop that computes a and b as it goes: they never reach the memory.
+
+    A reduction of two operands stays XLA's own (a simple one is given to YNN, and what it sums is written first); a few
+    positions are summed in registers, and what is left, a small part of the map, is summed in the plain way.
+    """
+    features = a.shape[-1]
+    positions = a.size // features
+    chain = max(n for n in range(1, CPU_CHAIN + 1) if positions % n == 0)
+    if chain < 4:
+        return _sums(a, b)
+    a, b = (x.reshape(positions // chain, chain, features) for x in (a, b))
+    zero = jnp.zeros((), a.dtype)
+    partial = lax.reduce((a, b), (zero, zero), lambda p, q: (p[0] + q[0], p[1] + q[1]), (1,))
+    return partial[0].sum(0), partial[1].sum(0)
 
 
 def _affine(x: jax.Array, mean: jax.Array, inverse: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:

@@ -57,6 +57,7 @@ def prepare(args: argparse.Namespace, *, num_devices: int | None = None) -> Setu
     from configs import default
     from mnet_jax.data.catalog import DatasetInfo
     from mnet_jax.models.variables import initial_variables
+    from mnet_jax.training import host_memory
     from mnet_jax.training.build import build_model, build_task
     from mnet_jax.training.config import derive, validate
     from mnet_jax.training.parallel import AXIS, Devices
@@ -66,6 +67,7 @@ def prepare(args: argparse.Namespace, *, num_devices: int | None = None) -> Setu
             raise ValueError(f"--{name} {getattr(args, name)}: give at least 1")
     if args.warmup < 0 or args.seconds < 0:
         raise ValueError("--warmup and --seconds must be 0 or more")
+    host_memory.keep()
     config = default.get_config()
     config.model.name, config.model.width = args.model, args.width
     config.model.dtype, config.model.padding = args.dtype, args.padding

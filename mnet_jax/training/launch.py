@@ -9,6 +9,8 @@ import ml_collections
 from absl import flags, logging
 from ml_collections import config_flags
 
+from mnet_jax.training import host_memory
+
 USAGE = """Usage: python train.py [--config FILE] [--workdir DIR] [--config.FIELD=VALUE ...] [--traceback]
 
   --config FILE          the run, a file in configs/ (default: configs/digits.py, real digits, offline, a minute or two)
@@ -37,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(error)
     logging.set_verbosity(logging.WARNING)
     try:
+        host_memory.keep()
         from mnet_jax.training import parallel  # jax is slow to import: only once the flags are right
 
         parallel.join_pod()

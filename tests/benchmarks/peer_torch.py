@@ -1,0 +1,68 @@
+"""torchvision's or timm's network, channels_last; --variant "" (eager) or "compile"; prints one JSON document.
+
+Training: forward, cross entropy with smoothing, backward, RMSprop with momentum on float32 images; no moving averages.
+v2 and v3 are torchvision's, v1 and v4 (and all with --variant timm or timm-compile) timm's.
+"""
+
+import torch
+from clock import options, report
+
+TIMM = {
+    "v1": "mobilenetv1_100",
+    "v2": "mobilenetv2_100",
+    "v3_large": "mobilenetv3_large_100",
+    "v3_small": "mobilenetv3_small_100",
+    "v4_conv_small": "mobilenetv4_conv_small",
+    "v4_conv_medium": "mobilenetv4_conv_medium",
+}
+TORCHVISION = {"v2": "mobilenet_v2", "v3_large": "mobilenet_v3_large", "v3_small": "mobilenet_v3_small"}
+
+
+# A torchvision without its compiled operations cannot be imported unless they are declared; these networks need none.
+LIBRARY = torch.library.Library("torchvision", "FRAGMENT")
+if not hasattr(torch.ops.torchvision, "nms"):
+    for operation in ("nms", "qnms"):
+        LIBRARY.define(f"{operation}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
+
+def build(name, variant):
+    if name in TORCHVISION and not variant.startswith("timm"):
+        import torchvision
+
+        return torchvision.models.get_model(TORCHVISION[name], weights=None), f"torchvision {torchvision.__version__}"
+    import timm
+
+    return timm.create_model(TIMM[name], pretrained=False), f"timm {timm.__version__}"
+
+
+def main():
+    args = options()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    model, package = build(args.model, args.variant)
+    model = model.to(memory_format=torch.channels_last)
+    images = torch.randn(args.batch_size, 3, args.image_size, args.image_size).to(memory_format=torch.channels_last)
+    labels = torch.randint(0, 1000, (args.batch_size,))
+    forward = torch.compile(model) if args.variant.endswith("compile") else model
+    if args.mode == "train":
+        model.train()
+        optimizer = torch.optim.RMSprop(model.parameters(), lr=1e-3, alpha=0.9, eps=0.002, momentum=0.9)
+        loss = torch.nn.CrossEntropyLoss(label_smoothing=0.1)
+
+        def run():
+            optimizer.zero_grad(set_to_none=True)
+            loss(forward(images), labels).backward()
+            optimizer.step()
+
+    else:
+        model.eval()
+
+        @torch.inference_mode()
+        def run():
+            forward(images)
+
+    report(run, args, peer=package, torch=torch.__version__, threads=torch.get_num_threads())
+
+
+main()
