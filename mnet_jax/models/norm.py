@@ -15,7 +15,6 @@ from jax.nn import initializers
 
 from mnet_jax.models import plans
 
-
 CPU_CHAIN = 16  # positions of a map that are summed in registers
 
 
