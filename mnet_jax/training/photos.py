@@ -6,6 +6,7 @@
 A second start uses the images of the manifest, in its splits, whatever has come to the folder since.
 """
 
+import collections
 import os
 from collections.abc import Callable
 
@@ -43,6 +44,13 @@ def note(config: ml_collections.ConfigDict, workdir: str, log: Callable[[str], N
     manifest.write_table(left_out, ("file", "why"), rows)
     if complaint := listing.complaint(root):
         log(f"{complaint}. All are listed in {left_out}")
+    counts = collections.Counter(file.label for file in listing.splits["train"])
+    most, fewest = counts.most_common()[0], counts.most_common()[-1]
+    if most[1] >= 3 * fewest[1] and config.train.class_weights == "none":
+        log(
+            f"{listing.class_names[most[0]]} has {most[1]:,} photos to learn from, {listing.class_names[fewest[0]]} "
+            f"{fewest[1]:,}: with --config.train.class_weights=balanced each class counts the same"
+        )
     if listing.newcomers:
         log(
             f"{len(listing.newcomers)} photos came since this run began and are not part of it: another --workdir with "

@@ -81,7 +81,7 @@ def first_variables(
         lacking = [scope for scope in ("head", HEAD) if scope not in source.variables["params"]]
     else:
         lacking = [] if same_classes else [HEAD]
-    if "head" in lacking and config.train.freeze != "none":
+    if "head" in lacking and plan.head is not None and config.train.freeze != "none":
         raise ValueError(
             f"{source.path} lacks the layer 'head' before the classifier, which would stay random in a frozen "
             "backbone: set --config.train.freeze=none --config.train.feature_views=0, or take weights that have it"

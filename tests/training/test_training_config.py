@@ -50,6 +50,11 @@ BAD = [
     ("model__width_rule", "keras", "'tf', 'timm', 'torchvision'"),
     ("model__norm_sync", "yes", "True or False"),
     ("model__name", None, "init.checkpoint"),
+    ("train__freeze", "backbone", "keeps weights that somebody trained.*--config.init"),
+    ("train__feature_views", 4, 'train.feature_views=4 .* needs train.freeze="backbone"'),
+    ("train__class_weights", "balance", "Did you mean 'balanced'"),
+    ("train__patience", 0, "at least 1"),
+    ("optimizer__layer_decay", 1.5, "at most 1"),
     ("data__image_size", 16, "from 32 to 4096"),
     ("data__image_size", (224, 224, 3), r"\(height, width\)"),
     ("data__image_size", "224", "one number or"),
@@ -100,7 +105,7 @@ def test_missing_field_is_named():
 @pytest.mark.parametrize("name", CONFIGS)
 def test_configs_are_valid_and_survive_json(name):
     config = importlib.import_module(f"configs.{name}").get_config()
-    if name in ("finetune", "quantize"):
+    if name in ("finetune", "finetune_full", "quantize"):
         config.init.checkpoint = "runs/some"
     config_lib.validate(config)
     again = config_lib.from_json(config_lib.to_json(config))
