@@ -1,16 +1,16 @@
 """`load_pretrained`: a name of the catalogue, a repository of the hub, a file, or a checkpoint -> a trained model."""
 
+import dataclasses
 import pathlib
 import re
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from configs import default
 from mnet_jax.data.catalog import DatasetInfo
 from mnet_jax.data.imagenet_names import NAMES
-from mnet_jax.pretrained import convert, keras_file, sources
-from mnet_jax.pretrained.layouts import KERAS, KERAS_NUMBERED, Layout
+from mnet_jax.pretrained import convert, download, keras_file, safetensors_file, sources, torch_file
+from mnet_jax.pretrained.layouts import KERAS, KERAS_NUMBERED, LAYOUTS, TIMM, TORCHVISION, Layout
 from mnet_jax.training.trained import Trained
 
 Log = Callable[[str], None]
@@ -65,7 +65,20 @@ def load_pretrained(
     known = None if like is None else _like(like)
     if path.exists():
         return _load_file(path, known, text, model, width, log)
-    raise ValueError(_unknown(text))
+    if text.endswith(SUFFIXES):
+        raise ValueError(f"no such file: {text}")
+    name, _, revision = text.partition("@")
+    found = sources.look_up(name)
+    if found is not None and found.name != name:
+        log(f"{name} has several sets of weights: {found.name} is taken")
+        name = found.name
+    if found is not None and found.url is not None:
+        return _load_file(download.fetch(found), found, name, model, width, log)
+    if found is None:
+        _check_hub_name(text)
+    file, config = download.fetch_hub(name, revision or None)
+    trained = _load_timm(file, config, known, name, model, width, log)
+    return dataclasses.replace(trained, claim=found.claim if found and not revision else None)
 
 
 def _is_checkpoint(text: str, path: pathlib.Path) -> bool:
@@ -74,13 +87,16 @@ def _is_checkpoint(text: str, path: pathlib.Path) -> bool:
     return path.is_dir() and not any(path.glob("*.safetensors"))
 
 
-def _unknown(text: str) -> str:
-    if text.endswith(SUFFIXES):
-        return f"no such file: {text}"
-    return (
-        f"unknown weights {text!r}: give a name of `mnet weights`, owner/name of the hub, a file "
-        f"({', '.join(SUFFIXES)}) or the directory of a run.{sources.nearest(text)}"
-    )
+def _check_hub_name(text: str) -> None:
+    """Raises ValueError unless the hub can have this name, and one of ours cannot have been meant."""
+    owner, _, rest = text.partition("@")[0].partition("/")
+    if owner == "timm":
+        sources.timm_source(text, rest.partition(".")[0], statistics="imagenet")
+    if owner in LAYOUTS and owner != "timm" or not _HUB_NAME.fullmatch(text):
+        raise ValueError(
+            f"unknown weights {text!r}: give a name of `mnet weights`, owner/name of the hub, a file "
+            f"({', '.join(SUFFIXES)}) or the directory of a run.{sources.nearest(text)}"
+        )
 
 
 def _like(name: str) -> sources.Source:
@@ -108,26 +124,96 @@ def _load_file(
     width: float | None,
     log: Log,
 ) -> Trained:
-    """Reads a file of any format; `known` says which weights it has, if that is known."""
-    about: Mapping[str, Any] = {}
+    """Reads a file of any format, told by its name; `known` says which weights it has, if that is known."""
+    if path.is_dir() or path.suffix == ".safetensors":
+        file = _only_safetensors(path) if path.is_dir() else path
+        config = file.with_name("config.json")
+        known = known or sources.by_file(path.name)
+        return _load_timm(file, config if config.exists() else None, known, name, model, width, log)
     size = None
     if path.suffix in _KERAS_SUFFIXES:
-        file = keras_file.read(path)
-        arrays, size = file.arrays, file.image_size
-        layout = KERAS_NUMBERED if file.numbered else KERAS
+        keras = keras_file.read(path)
+        arrays, size = keras.arrays, keras.image_size
+        layout = KERAS_NUMBERED if keras.numbered else KERAS
+    elif path.suffix in _TORCH_SUFFIXES:
+        arrays = torch_file.read(path)
+        layout = _torch_layout(arrays, name)
     else:
         raise ValueError(f"cannot read {path}: {', '.join(SUFFIXES)} expected")
     known = known or sources.by_file(path.name)
-    model, width = model or (known and known.model), width or (known and known.width)
+    return _finish(arrays, layout, known, None, size, name, model, width, log)
+
+
+def _only_safetensors(directory: pathlib.Path) -> pathlib.Path:
+    files = sorted(directory.glob("*.safetensors"))
+    if len(files) > 1:
+        raise ValueError(f"{directory} has {len(files)} .safetensors files: give one of them")
+    return files[0]
+
+
+def _load_timm(
+    file: pathlib.Path,
+    config: pathlib.Path | None,
+    known: sources.Source | None,
+    name: str,
+    model: str | None,
+    width: float | None,
+    log: Log,
+) -> Trained:
+    """Reads a .safetensors file; its config.json, where there is one, says more than the catalogue does."""
+    labels = None
+    if config is not None:
+        known, labels = safetensors_file.read_config(config, name)
+    arrays = safetensors_file.read(file)
+    return _finish(arrays, _torch_layout(arrays, name), known, labels, None, name, model, width, log)
+
+
+def _torch_layout(arrays: convert.Arrays, name: str) -> Layout:
+    """Whose names these are: timm and torchvision share the formats of their files."""
+    if "conv_stem.weight" in arrays:
+        return TIMM
+    if "features.0.0.weight" in arrays:
+        return TORCHVISION
+    some = ", ".join(list(arrays)[:3])
+    raise ValueError(f"{name} holds no MobileNet of timm or torchvision (its arrays: {some}, ...)")
+
+
+def _finish(
+    arrays: convert.Arrays,
+    layout: Layout,
+    known: sources.Source | None,
+    labels: list[str] | None,
+    size: int | None,
+    name: str,
+    model: str | None,
+    width: float | None,
+    log: Log,
+) -> Trained:
+    if known is not None:
+        if known.layout != layout.name:
+            raise ValueError(f"{name} holds weights of {layout.name}, but {known.name} is of {known.layout}")
+        if model not in (None, known.model) or width not in (None, known.width):
+            raise ValueError(
+                f"{name} is {known.model} x{known.width:g}, not {model or known.model} x{width or known.width:g}"
+            )
+        model, width = known.model, known.width
+    arrays = {key: array for key, array in arrays.items() if not key.endswith("num_batches_tracked")}
     converted = convert.convert(arrays, layout, origin=name, model=model, width=width, log=log)
     if known is None:
         known = _assumed(layout, name, converted, size)
-    return _trained(known, layout, converted, about.get("label_names"), name, log)
+    elif known.num_classes not in (None, converted.num_classes):
+        known = dataclasses.replace(known, claim=None)  # somebody's own head
+    return _trained(known, layout, converted, labels, name, log)
 
 
 def _assumed(layout: Layout, name: str, converted: convert.Converted, size: int | None) -> sources.Source:
     """What is true of every file that Keras applications or torchvision wrote."""
-    make = {"keras": sources.keras_source, "torchvision": sources.torchvision_source}[layout.name]
+    if layout is TIMM:
+        raise ValueError(
+            f"{name} does not say how its images are prepared, and timm's weights differ in that: put timm's "
+            "config.json beside it, or say whose weights it has (--like NAME, a name of `mnet weights`)"
+        )
+    make = sources.torchvision_source if layout is TORCHVISION else sources.keras_source
     known = {} if size is None else {"image_size": size}
     return make(name, converted.model, converted.width, num_classes=None, **known)
 
