@@ -70,7 +70,7 @@ def load_pretrained(
     name, _, revision = text.partition("@")
     found = sources.look_up(name)
     if found is not None and found.name != name:
-        log(f"{name} has several sets of weights: {found.name} is taken")
+        log(f"{name} stands for {found.name}")
         name = found.name
     if found is not None and found.url is not None:
         return _load_file(download.fetch(found), found, name, model, width, log)

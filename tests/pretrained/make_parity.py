@@ -9,8 +9,10 @@ of the logits) over the largest absolute value in it. With --golden the logits o
 suite.
 """
 
+# ruff: noqa: E402
 import argparse
 import dataclasses
+import json
 import os
 import pathlib
 import sys
@@ -49,7 +51,6 @@ class Case:
     library: str
     variant: str
     size: int = 64  # pixels
-    like: str | None = None
     format: str = ".pth"
 
     @property
@@ -157,15 +158,10 @@ def run_keras(case: Case, images: np.ndarray, folder: pathlib.Path) -> tuple[pat
         layer.set_weights(
             [random_weights.draw(f"{layer.name}/{weight.name}", tuple(weight.shape)) for weight in layer.weights]
         )
-    ends = [layer.name for layer in model.layers if layer.name.lower().endswith(("project_bn", "conv_1_bn"))]
-    ends += (
-        [f"conv_pw_{number}_relu" for number in range(1, 14)]
-        if "conv_pw_1_relu" in model.output_names or any(layer.name == "conv_pw_1_relu" for layer in model.layers)
-        else []
-    )
-    adds = {layer.name for layer in model.layers if layer.name.endswith("add")}
-    ends = [end[: -len("project_bn")] + "add" if end[: -len("project_bn")] + "add" in adds else end for end in ends]
-    ends = [end for end in ends if "conv_1_bn" not in end.lower()]
+    names = [layer.name for layer in model.layers]
+    ends = [name for name in names if name.lower().endswith("project_bn")]
+    ends = [add if (add := end[: -len("project_bn")] + "add") in names else end for end in ends]
+    ends = ends or [f"conv_pw_{number}_relu" for number in range(1, 14)]
     taps = keras.Model(model.inputs, [model.get_layer(end).output for end in ends] + [model.outputs[0]])
     *maps, logits = (np.asarray(out) for out in taps(images))
     path = folder / ("model" + case.format)
@@ -177,10 +173,8 @@ def run_keras(case: Case, images: np.ndarray, folder: pathlib.Path) -> tuple[pat
 
 
 def run_ours(case: Case, path: pathlib.Path, images: np.ndarray) -> tuple[np.ndarray, list]:
-    like = f"timm/{case.variant}"
     if case.library == "timm":
         write_config(case, path)
-    del like
     trained = load_pretrained(path, log=lambda line: None)
     model = build_model(trained.config, trained.info)
     names = {block.name for block in model.plan.blocks} | {"last_conv"}
@@ -198,8 +192,6 @@ def run_ours(case: Case, path: pathlib.Path, images: np.ndarray) -> tuple[np.nda
 
 
 def write_config(case: Case, path: pathlib.Path) -> None:
-    import json
-
     about = {
         "architecture": case.variant,
         "num_classes": CLASSES,
