@@ -4,12 +4,14 @@ JPEG (also greyscale, CMYK and progressive), PNG (also 16 bits, palettes), GIF (
 apart by their bytes, not by their names. Transparency is dropped, as in the loaders of torchvision and timm.
 """
 
+import dataclasses
 import os
+from collections.abc import Callable, Iterator
 
 import ml_collections
 import numpy as np
 
-from mnet_jax.data import check, crop, exif
+from mnet_jax.data import check, crop, exif, header, order
 from mnet_jax.data.host import tf
 
 _JPEG = b"\xff\xd8\xff"
@@ -45,30 +47,43 @@ def decode(contents: tf.Tensor, box: crop.Box, reduce_to: tuple[int, int] | None
 
 
 def _reduction(size: tf.Tensor, reduce_to: tuple[int, int]) -> tf.Tensor:
-    """The largest of `_REDUCTIONS` that leaves `size` (height, width) at least `reduce_to`."""
-    fits = tf.reduce_min(size // tf.constant(reduce_to)) >= _REDUCTIONS
-    return tf.reduce_max(tf.where(fits, _REDUCTIONS, 1))
+    """The largest of `_REDUCTIONS` that leaves `size` (height, width) at least `reduce_to`; leading axes are kept."""
+    fits = tf.reduce_min(size // tf.constant(reduce_to), -1, keepdims=True) >= _REDUCTIONS
+    return tf.reduce_max(tf.where(fits, _REDUCTIONS, 1), -1)
 
 
 def _jpeg_part(contents: tf.Tensor, shape: tf.Tensor, box: tf.Tensor, ratio: tf.Tensor | int) -> tf.Tensor:
     """The box of a JPEG as stored, smaller by one of `_REDUCTIONS`."""
-    start, size = box[:2] // ratio, tf.maximum(box[2:] // ratio, 1)
-    # One pixel more on each side: colour is stored at half resolution and interpolated from its neighbours.
-    low = tf.maximum(start - 1, 0)
-    window = tf.concat([low, tf.minimum(start + size + 1, -(-shape // ratio)) - low], 0)
-
-    def at(ratio: int) -> tf.Tensor:
-        # The accurate transform is libjpeg's (and Pillow's) default and no slower. A picture that breaks off keeps what
-        # there is of it, grey below.
-        return tf.io.decode_and_crop_jpeg(
-            contents, window, channels=3, ratio=ratio, try_recover_truncated=True, dct_method="INTEGER_ACCURATE"
-        )
+    size = tf.maximum(box[2:] // ratio, 1)
+    window, begin = _with_margin(-(-shape // ratio), tf.concat([box[:2] // ratio, size], 0))
 
     def smaller() -> tf.Tensor:
-        return tf.switch_case(ratio // 4, [lambda r=r: at(r) for r in _REDUCTIONS[1:]])  # 2, 4, 8 -> 0, 1, 2
+        ways = [lambda r=r: _decode_window(contents, window, r) for r in _REDUCTIONS[1:]]
+        return tf.switch_case(ratio // 4, ways)  # 2, 4, 8 -> 0, 1, 2
 
-    part = at(1) if isinstance(ratio, int) else tf.cond(ratio == 1, lambda: at(1), smaller)
-    return tf.slice(part, tf.pad(start - low, [[0, 1]]), tf.pad(size, [[0, 1]], constant_values=3))
+    def unreduced() -> tf.Tensor:
+        return _decode_window(contents, window, 1)
+
+    part = unreduced() if isinstance(ratio, int) else tf.cond(ratio == 1, unreduced, smaller)
+    return tf.slice(part, tf.pad(begin, [[0, 1]]), tf.pad(size, [[0, 1]], constant_values=3))
+
+
+def _with_margin(shape: tf.Tensor, box: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Boxes int32 [..., 4] with one pixel more on each side, and where in it they begin, [..., 2].
+
+    Colour is stored at half resolution and interpolated from its neighbours.
+    """
+    start, size = box[..., :2], box[..., 2:]
+    low = tf.maximum(start - 1, 0)
+    return tf.concat([low, tf.minimum(start + size + 1, shape) - low], -1), start - low
+
+
+def _decode_window(contents: tf.Tensor, window: tf.Tensor, ratio: int) -> tf.Tensor:
+    # The accurate transform is libjpeg's (and Pillow's) default and no slower. A picture that breaks off keeps what
+    # there is of it, grey below.
+    return tf.io.decode_and_crop_jpeg(
+        contents, window, channels=3, ratio=ratio, try_recover_truncated=True, dct_method="INTEGER_ACCURATE"
+    )
 
 
 def resize(image: tf.Tensor, image_size: tuple[int, int], interpolation: str, antialias_above: float) -> tf.Tensor:
@@ -77,34 +92,90 @@ def resize(image: tf.Tensor, image_size: tuple[int, int], interpolation: str, an
     An image that shrinks by more than `antialias_above` in height or width is filtered, as Pillow, torchvision and timm
     do it; up to there it is sampled as TensorFlow's training pipelines do, in a third of the time.
     """
-
-    def resized(antialias: bool) -> tf.Tensor:
-        scaled = tf.image.resize(image, image_size, interpolation, antialias=antialias) + 0.5
-        # Bilinear values stay within those of the image; cubic ones do not.
-        return tf.cast(scaled, tf.uint8) if interpolation == "bilinear" else tf.saturate_cast(scaled, tf.uint8)
-
-    shape, target = tf.shape(image)[:2], tf.constant(image_size)
-    shrinks = tf.reduce_any(tf.cast(shape, tf.float32) > antialias_above * tf.cast(target, tf.float32))
+    shape = tf.shape(image)[:2]
     image = tf.cond(
-        tf.reduce_all(shape == target),
+        tf.reduce_all(shape == tf.constant(image_size)),
         lambda: image,
-        lambda: tf.cond(shrinks, lambda: resized(True), lambda: resized(False)),
+        lambda: tf.cond(
+            _shrinks(shape, image_size, antialias_above),
+            lambda: _resized(image, image_size, interpolation, antialias=True),
+            lambda: _resized(image, image_size, interpolation, antialias=False),
+        ),
     )
     return tf.ensure_shape(image, [*image_size, 3])
 
 
-def train_image(
+def _shrinks(shape: tf.Tensor, image_size: tuple[int, int], by_more_than: float) -> tf.Tensor:
+    """Whether images of these shapes, int32 [..., 2], are resized to so much less, bool [...]."""
+    limit = by_more_than * tf.constant(image_size, tf.float32)
+    return tf.reduce_any(tf.cast(shape, tf.float32) > limit, -1)
+
+
+def _resized(image: tf.Tensor, image_size: tuple[int, int], interpolation: str, antialias: bool) -> tf.Tensor:
+    scaled = tf.image.resize(image, image_size, interpolation, antialias=antialias) + 0.5
+    # Bilinear values stay within those of the image; cubic ones do not.
+    return tf.cast(scaled, tf.uint8) if interpolation == "bilinear" else tf.saturate_cast(scaled, tf.uint8)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What can be said about n images before any is decoded, in operations that work on all of them together."""
+
+    way: tf.Tensor  # int32 [n]: the general way, or for upright JPEGs decoded at their own size a short one
+    window: tf.Tensor  # int32 [n, 4]: what to decode, with a margin
+    begin: tf.Tensor  # int32 [n, 3]: where in it the crop begins
+    extent: tf.Tensor  # int32 [n, 3]: the crop's size
+
+    def __iter__(self) -> Iterator[tf.Tensor]:
+        return iter((self.way, self.window, self.begin, self.extent))
+
+
+_GENERAL, _SAMPLED, _FILTERED = 0, 1, 2  # ways; see `resize` for the last two
+
+
+def _plan(found: header.Headers, box: tf.Tensor, size: tuple[int, int], antialias_above: float, reduce: bool) -> Plan:
+    window, begin = _with_margin(found.shape, box)
+    zero = tf.zeros_like(box[:, :1])
+    way = tf.where(_shrinks(box[:, 2:], size, antialias_above), _FILTERED, _SAMPLED)
+    short = found.known & ~found.has_exif
+    if reduce:
+        short &= _reduction(box[:, 2:], size) == 1
+    way = tf.where(short, way, _GENERAL)
+    return Plan(way, window, tf.concat([begin, zero], 1), tf.concat([box[:, 2:], zero + 3], 1))
+
+
+def plan_train(
     contents: tf.Tensor, key: tf.Tensor, index: tf.Tensor, data: ml_collections.ConfigDict, size: tuple[int, int]
+) -> tuple[tf.Tensor, Plan | None]:
+    """Draws and plans for the crops of encoded images, string [n], with keys and indices int64 [n].
+
+    `data.crop` "pad" has no plan: it uses whole images, small ones and mostly no JPEGs.
+    """
+    draws = uniform(key, index, 1 + crop.NUM_DRAWS)
+    if data.crop == "pad":
+        return draws, None
+    if data.crop == "center":
+        return draws, plan_eval(contents, data, size)
+    found = header.read(contents)
+    box = crop.inception_box(found.shape, draws[:, 1:], tuple(data.crop_area), tuple(data.crop_ratio))
+    return draws, _plan(found, box, size, antialias_above=2.0, reduce=True)
+
+
+def planned_train_image(
+    contents: tf.Tensor, draws: tf.Tensor, plan: Plan | None, data: ml_collections.ConfigDict, size: tuple[int, int]
 ) -> tf.Tensor:
-    """Encoded image -> random crop and flip, uint8 [*size, 3], a function of (key, index), two int64 scalars.
+    """`train_image` with one image's part of what `plan_train` says.
 
     The crop is shrunk by sampling up to a factor of 2 (see `resize`), and a JPEG is decoded smaller beyond.
     """
-    draws = _uniform(key, index, crop.NUM_DRAWS + 1)
     if data.crop == "inception":
         area, ratio = tuple(data.crop_area), tuple(data.crop_ratio)
-        image = decode(contents, lambda shape: crop.inception_box(shape, draws[1:], area, ratio), reduce_to=size)
-        image = resize(image, size, data.interpolation, antialias_above=2.0)
+
+        def general() -> tf.Tensor:
+            part = decode(contents, lambda shape: crop.inception_box(shape, draws[1:], area, ratio), reduce_to=size)
+            return resize(part, size, data.interpolation, antialias_above=2.0)
+
+        image = _by_plan(contents, plan, general, size, data.interpolation)
     elif data.crop == "pad":
         pad = data.crop_pad
         image = resize(decode(contents, crop.whole), size, data.interpolation, antialias_above=1.0)
@@ -112,23 +183,72 @@ def train_image(
         offset = tf.cast(draws[1:3] * (2 * pad + 1), tf.int32)
         image = tf.slice(padded, tf.concat([offset, [0]], 0), [*size, 3])
     else:
-        image = eval_image(contents, data, size)
+        image = planned_eval_image(contents, plan, data, size)
     if data.flip:
         image = tf.cond(draws[0] < 0.5, lambda: tf.reverse(image, [1]), lambda: image)
     return tf.ensure_shape(image, [*size, 3])
 
 
-def _uniform(key: tf.Tensor, index: tf.Tensor, count: int) -> tf.Tensor:
-    """float32 [count] in [0, 1), a function of two int64 scalars: Philox, with the index in the counter's high word."""
-    counter = tf.bitcast(tf.stack([0, index]), tf.uint64)
-    key = tf.bitcast(key, tf.uint64)[None]
-    return tf.raw_ops.StatelessRandomUniformV2(shape=[count], key=key, counter=counter, alg=1)
+def train_image(
+    contents: tf.Tensor, key: tf.Tensor, index: tf.Tensor, data: ml_collections.ConfigDict, size: tuple[int, int]
+) -> tf.Tensor:
+    """Encoded image -> random crop and flip, uint8 [*size, 3], a function of (key, index), two int64 scalars."""
+    draws, plan = plan_train(contents[None], key[None], index[None], data, size)
+    plan = Plan(*(field[0] for field in plan)) if plan else None
+    return planned_train_image(contents, draws[0], plan, data, size)
+
+
+def uniform(key: tf.Tensor, index: tf.Tensor, count: int) -> tf.Tensor:
+    """float32 [n, count] in [0, 1), a function of int64 [n] twice: the upper bits of `order.hash64`.
+
+    Integers, so that a number does not depend on which others are drawn with it.
+    """
+    words = tf.range(count, dtype=tf.int64)
+    state = tf.zeros([1, 1], tf.uint64)
+    for word in (key[:, None], index[:, None], words[None]):
+        z = tf.bitwise.bitwise_xor(state, tf.bitcast(word, tf.uint64)) + tf.constant(order.STEP, tf.uint64)
+        for shift, factor in order.ROUNDS:
+            z = tf.bitwise.bitwise_xor(z, tf.bitwise.right_shift(z, tf.constant(shift, tf.uint64)))
+            z = z * tf.constant(factor, tf.uint64)
+        state = tf.bitwise.bitwise_xor(z, tf.bitwise.right_shift(z, tf.constant(order.LAST_SHIFT, tf.uint64)))
+    return tf.cast(tf.bitwise.right_shift(state, tf.constant(40, tf.uint64)), tf.float32) * 2.0**-24
+
+
+def plan_eval(contents: tf.Tensor, data: ml_collections.ConfigDict, size: tuple[int, int]) -> Plan:
+    """Plans for the evaluation boxes of encoded images, string [n]."""
+    found = header.read(contents)
+    box = crop.center_box(found.shape, size, data.eval_crop)
+    return _plan(found, box, size, antialias_above=1.0, reduce=False)
+
+
+def planned_eval_image(
+    contents: tf.Tensor, plan: Plan, data: ml_collections.ConfigDict, size: tuple[int, int]
+) -> tf.Tensor:
+    """`eval_image` with one image's part of what `plan_eval` says."""
+
+    def general() -> tf.Tensor:
+        part = decode(contents, lambda shape: crop.center_box(shape, size, data.eval_crop))
+        return resize(part, size, data.interpolation, antialias_above=1.0)
+
+    return _by_plan(contents, plan, general, size, data.interpolation)
 
 
 def eval_image(contents: tf.Tensor, data: ml_collections.ConfigDict, size: tuple[int, int]) -> tf.Tensor:
     """Encoded image -> its centre, or all of it, uint8 [*size, 3]; shrinking is antialiased."""
-    image = decode(contents, lambda shape: crop.center_box(shape, size, data.eval_crop))
-    return resize(image, size, data.interpolation, antialias_above=1.0)
+    plan = plan_eval(contents[None], data, size)
+    return planned_eval_image(contents, Plan(*(field[0] for field in plan)), data, size)
+
+
+def _by_plan(
+    contents: tf.Tensor, plan: Plan, general: Callable[[], tf.Tensor], size: tuple[int, int], interpolation: str
+) -> tf.Tensor:
+    """uint8 [*size, 3], the short way where there is one. All ways give the same pixels."""
+
+    def short(antialias: bool) -> tf.Tensor:
+        part = tf.slice(_decode_window(contents, plan.window, 1), plan.begin, plan.extent)
+        return _resized(tf.ensure_shape(part, [None, None, 3]), size, interpolation, antialias)
+
+    return tf.switch_case(plan.way, [general, lambda: short(False), lambda: short(True)])
 
 
 def load_image(source: str | os.PathLike | bytes) -> np.ndarray:

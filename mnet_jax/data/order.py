@@ -7,21 +7,27 @@ from collections.abc import Iterator
 
 import numpy as np
 
+# SplitMix64 (Steele et al. 2014, "Fast splittable pseudorandom number generators"): the increment, and its finaliser's
+# rounds of (shift, factor).
+STEP = 0x9E3779B97F4A7C15
+ROUNDS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
+LAST_SHIFT = 31
+
 _ORDER, _CROP, _SHUFFLE = 1, 2, 3  # what a hash is for: keeps the random numbers of one epoch independent
 
 
 def hash64(*words: int | np.ndarray) -> np.ndarray:
     """Hashes integers, or arrays of them that broadcast, to uint64.
 
-    SplitMix64's finaliser, chained (Steele et al. 2014, "Fast splittable pseudorandom number generators"). Written out
-    here because NumPy's generators may change their streams between versions and an order must not.
+    SplitMix64's finaliser, chained. Written out here because NumPy's generators may change their streams between
+    versions and an order must not. `decode.uniform` is the same in tensorflow.
     """
     state = np.zeros(1, np.uint64)
     for word in words:
-        z = (state ^ np.atleast_1d(word).astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        state = z ^ (z >> np.uint64(31))
+        z = (state ^ np.atleast_1d(word).astype(np.uint64)) + np.uint64(STEP)
+        for shift, factor in ROUNDS:
+            z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
+        state = z ^ (z >> np.uint64(LAST_SHIFT))
     return state
 
 

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 Batch = dict[str, np.ndarray]
 
-_READ_AT_ONCE = 64  # examples that are looked up together
+_MOST_AT_ONCE = 64  # examples that are looked up and planned together
+_FILES_AT_ONCE = 8  # the same where each is a file of its own, with perhaps 10 MB from a camera
 
 
 def image_shape(data: ml_collections.ConfigDict) -> tuple[int, int]:
@@ -52,28 +53,53 @@ def train_batches(
     order and through a buffer of `data.shuffle_buffer`. From all other sets the processes take their parts of one
     permutation of the whole split.
     """
-    from mnet_jax.data import decode, records
+    from mnet_jax.data import decode
     from mnet_jax.data.host import tf
 
     size = image_shape(data)
+    chunks = train_chunks(data, info, batch_size, seed, start_step, process_index, process_count)
+
+    def plan(contents: tf.Tensor, label: tf.Tensor, index: tf.Tensor, key: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        draws, planned = decode.plan_train(contents, key, index, data, size)
+        return contents, tf.cast(label, tf.int32), index, draws, *(planned or ())
+
+    def image(
+        contents: tf.Tensor, label: tf.Tensor, index: tf.Tensor, draws: tf.Tensor, *planned: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
+        plan = decode.Plan(*planned) if planned else None
+        return decode.planned_train_image(contents, draws, plan, data, size), label, index
+
+    dataset = in_parallel(_planned(chunks, plan), image).batch(batch_size, drop_remainder=True)
+    return (batch(*arrays) for arrays in run(dataset, info.name))
+
+
+def train_chunks(
+    data: ml_collections.ConfigDict,
+    info: DatasetInfo,
+    batch_size: int,
+    seed: int,
+    start_step: int,
+    process_index: int,
+    process_count: int,
+) -> tf.data.Dataset:
+    """The examples of `train_batches`, still encoded: (contents string, label, index, key, each int64), all [n].
+
+    n is not the batch size and changes on the way.
+    """
+    from mnet_jax.data import records
+    from mnet_jax.data.host import tf
+
     split = records.open_split(data, info.train_split)
     if isinstance(split, records.TFRecords) and split.num_bytes > data.cache_mb << 20:
         part = split.part(*order.share(split.num_examples, process_index, process_count))
-        examples = _stream(part, seed, start_step * batch_size, data.shuffle_buffer)
-    else:
-        table = split.load() if isinstance(split, records.TFRecords) else split
-        vector = tf.TensorSpec([batch_size], tf.int64)
-        indices = tf.data.Dataset.from_generator(
-            lambda: order.train_indices(seed, table.num_examples, batch_size, start_step, process_index, process_count),
-            output_signature=(vector, vector),
-        )
-        examples = look_up(table, indices.unbatch())
-
-    def example(contents: tf.Tensor, label: tf.Tensor, index: tf.Tensor, key: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        return decode.train_image(contents, key, index, data, size), tf.cast(label, tf.int32), index
-
-    dataset = in_parallel(examples, example).batch(batch_size, drop_remainder=True)
-    return (batch(*arrays) for arrays in run(dataset, info.name))
+        return _stream(part, seed, start_step * batch_size, data.shuffle_buffer)
+    table = split.load() if isinstance(split, records.TFRecords) else split
+    vector = tf.TensorSpec([batch_size], tf.int64)
+    indices = tf.data.Dataset.from_generator(
+        lambda: order.train_indices(seed, table.num_examples, batch_size, start_step, process_index, process_count),
+        output_signature=(vector, vector),
+    )
+    return _look_up_chunks(table, indices.unbatch())
 
 
 def eval_batches(
@@ -98,22 +124,26 @@ def eval_batches(
     largest_share = -(-opened.num_examples // process_count)
     num_batches = -(-largest_share // batch_size)
 
-    def example(contents: tf.Tensor, label: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        return decode.eval_image(contents, data, size), tf.cast(label, tf.int32), index
+    def plan(contents: tf.Tensor, label: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return contents, tf.cast(label, tf.int32), index, *decode.plan_eval(contents, data, size)
+
+    def image(contents: tf.Tensor, label: tf.Tensor, index: tf.Tensor, *planned: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return decode.planned_eval_image(contents, decode.Plan(*planned), data, size), label, index
 
     if start == stop:
         arrays = iter(())
     else:
         if isinstance(opened, records.TFRecords):
-            examples = opened.part(start, stop).read().map(graph_function(_parse))
+            part = opened.part(start, stop)
+            chunks = part.read().batch(_chunk_size(part.num_bytes // part.num_examples)).map(graph_function(_parse))
         else:
-            examples = look_up(opened, tf.data.Dataset.range(start, stop))
-        arrays = run(in_parallel(examples, example).batch(batch_size), info.name)
+            chunks = _look_up_chunks(opened, tf.data.Dataset.range(start, stop))
+        arrays = run(in_parallel(_planned(chunks, plan), image).batch(batch_size), info.name)
     return padded((batch(*a) for a in arrays), num_batches, batch_size, (*size, 3))
 
 
 def _stream(part: records.TFRecords, seed: int, first: int, buffer: int) -> tf.data.Dataset:
-    """Endless (contents, label, index, key) of a process's part of a large split, from its `first` example on."""
+    """Endless (contents, label, index, key), each [n], of a process's part of a split, from example `first` on."""
     from mnet_jax.data.host import graph_function, tf
 
     if not part.num_examples:
@@ -134,30 +164,54 @@ def _stream(part: records.TFRecords, seed: int, first: int, buffer: int) -> tf.d
         # Shuffled by number and skipped still encoded: the order is that of the whole epoch whatever is skipped.
         shuffled = part.read(files).shuffle(buffer, seed=shuffle_seed, reshuffle_each_iteration=False)
         rest = shuffled.skip(tf.where(epoch == first_epoch, tf.constant(skipped, tf.int64), 0))
-        return rest.map(graph_function(lambda serialized, index: (*_parse(serialized, index), key)))
+        chunks = rest.batch(_chunk_size(part.num_bytes // part.num_examples)).map(graph_function(_parse))
+        return chunks.map(
+            graph_function(lambda contents, label, index: (contents, label, index, tf.fill(tf.shape(index), key)))
+        )
 
     return tf.data.Dataset.counter(first_epoch).flat_map(graph_function(one_epoch))
 
 
+def _chunk_size(mean_bytes: int) -> int:
+    """Examples that are planned together: so many that planning costs little, and a few MiB at most."""
+    return max(1, min(_MOST_AT_ONCE, (8 << 20) // max(mean_bytes, 1)))
+
+
 def _parse(serialized: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """A serialized TFDS example -> (contents, label, index)."""
+    """Serialized TFDS examples [n] -> (contents, label, index)."""
     from mnet_jax.data import records
 
-    contents, label = records.parse(serialized[None])
-    return contents[0], label[0], index
+    return *records.parse(serialized), index
 
 
-def look_up(table: records.RandomAccess, indices: tf.data.Dataset) -> tf.data.Dataset:
-    """Examples by their place: (index, ...) one by one -> (contents, label, index, ...) one by one."""
-    from mnet_jax.data.host import graph_function
+def _look_up_chunks(table: records.RandomAccess, indices: tf.data.Dataset) -> tf.data.Dataset:
+    """(index, ...) one by one -> (contents, label, index, ...), each [n]."""
+    from mnet_jax.data import records
+    from mnet_jax.data.host import graph_function, tf
 
     def gather(index: tf.Tensor, *rest: tf.Tensor) -> tuple[tf.Tensor, ...]:
         return *table.gather(index), index, *rest
 
-    def contents(source: tf.Tensor, *rest: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        return table.contents(source), *rest
+    def read(path: tf.Tensor, *rest: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return tf.io.read_file(path), *rest
 
-    return in_parallel(indices.batch(_READ_AT_ONCE).map(graph_function(gather)).prefetch(2).unbatch(), contents)
+    if isinstance(table, records.Table) and table.are_paths:
+        found = indices.batch(_MOST_AT_ONCE).map(graph_function(gather))
+        return in_parallel(found.prefetch(2).unbatch(), read).batch(_FILES_AT_ONCE)
+    mean_bytes = table.mean_bytes() if isinstance(table, records.Table) else 0
+    return indices.batch(_chunk_size(mean_bytes)).map(graph_function(gather))
+
+
+def look_up(table: records.RandomAccess, indices: tf.data.Dataset) -> tf.data.Dataset:
+    """Examples by their place: (index, ...) one by one -> (contents, label, index, ...) one by one."""
+    return _look_up_chunks(table, indices).prefetch(2).unbatch()
+
+
+def _planned(chunks: tf.data.Dataset, plan: Callable) -> tf.data.Dataset:
+    """Chunks with what `plan` makes of them, one example at a time."""
+    from mnet_jax.data.host import graph_function
+
+    return chunks.map(graph_function(plan)).prefetch(1).unbatch()
 
 
 def in_parallel(dataset: tf.data.Dataset, function: Callable) -> tf.data.Dataset:

@@ -1,7 +1,7 @@
 """Where the encoded examples of one split are, and how tensorflow reads them.
 
 `TFRecords` is read in order; `Table` and `ArrayRecords` at any place: `gather` takes indices int64 [n] and gives
-(sources string [n], labels int64 [n]), and `contents` makes the bytes of one image of one source.
+(encoded images string [n], labels int64 [n]). Of a folder, the images are still paths of files.
 """
 
 from __future__ import annotations
@@ -89,13 +89,13 @@ class Table:
         """Examples in the split."""
         return len(self.labels)
 
-    def gather(self, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """(sources, labels)."""
-        return tf.gather(self.sources, index), tf.gather(self.labels, index)
+    def mean_bytes(self) -> int:
+        """Mean size of an encoded image, in bytes."""
+        return int(tf.reduce_mean(tf.cast(tf.strings.length(self.sources), tf.float32)))
 
-    def contents(self, source: tf.Tensor) -> tf.Tensor:
-        """The image, read from its file if need be."""
-        return tf.io.read_file(source) if self.are_paths else source
+    def gather(self, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """(encoded images or paths, labels)."""
+        return tf.gather(self.sources, index), tf.gather(self.labels, index)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,10 +117,6 @@ class ArrayRecords:
 
         serialized = tf.numpy_function(read, [index], tf.string, stateful=False)
         return parse(tf.ensure_shape(serialized, [None]))
-
-    def contents(self, source: tf.Tensor) -> tf.Tensor:
-        """The source is the image."""
-        return source
 
 
 RandomAccess = Table | ArrayRecords
