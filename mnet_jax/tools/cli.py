@@ -40,6 +40,7 @@ _COMMANDS = {
         "compile a config's train step for a TPU slice, without a TPU: memory, speed, the dearest operations",
         "mnet_jax.tools.tpu",
     ),
+    "prepare": ("store a data set once with small images, for faster input", "mnet_jax.tools.prepare"),
     "benchmark": ("measure speed: train, infer", "mnet_jax.tools.benchmark"),
 }
 

@@ -38,7 +38,7 @@ sys.path[:0] = [str(pathlib.Path(__file__).parents[2]), str(pathlib.Path(__file_
 SIZE = 224
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 # Batches thrown away before each measurement: more than a contender prepares ahead.
-DRAIN = {"decode": 1, "decode fast": 1, "tfds": 14, "torchvision": 6}
+DRAIN = {"decode": 1, "decode fast": 1, "tfds": 14, "torchvision": 6}  # mnet: 6
 
 
 def main() -> None:
@@ -68,14 +68,16 @@ def main() -> None:
         name += f"_{args.limit or 'all'}_{args.copies}"
         if not (work / name).exists():
             store(photos, work, name, args)
-        contenders: dict[str, Callable[[], Iterator]] = {
+        # torchvision first: how busy its workers are cannot be seen here, and decoding alone fills no buffers
+        contenders: dict[str, Callable[[], Iterator]] = {}
+        if args.torch_python:
+            contenders["torchvision"] = lambda: TorchvisionLoader(photos, args)
+        contenders |= {
             "decode": lambda: decode_alone(photos, args),
             "decode fast": lambda: decode_alone(photos, args, fastdct=True, fastupsample=True),
             "tfds": lambda: plain_tfds(work, name, args),
             "mnet": lambda: ours(work, name, args),
         }
-        if args.torch_python:
-            contenders["torchvision"] = lambda: TorchvisionLoader(photos, args)
         if (work / "prepared" / name).exists() or not args.only or "mnet prepared" in args.only:
             prepare(work, name)
             contenders["mnet prepared"] = lambda: ours(work / "prepared", name, args)
@@ -90,6 +92,7 @@ def compare(contenders: dict[str, Callable[[], Iterator]], args: argparse.Namesp
     speeds: dict[str, list[float]] = {name: [] for name in running}
     for _ in range(args.rounds):
         for name, batches in running.items():
+            settle()
             for _ in itertools.islice(batches, DRAIN.get(name, 6)):
                 pass
             start = time.perf_counter()
@@ -100,6 +103,15 @@ def compare(contenders: dict[str, Callable[[], Iterator]], args: argparse.Namesp
         if hasattr(batches, "close"):
             batches.close()
     return speeds
+
+
+def settle() -> None:
+    """Waits until the contender before has filled its buffers again, which it does with this one's cores."""
+    while True:
+        before = time.process_time()
+        time.sleep(0.1)
+        if time.process_time() - before < 0.01:
+            return
 
 
 def report(speeds: dict[str, list[float]], args: argparse.Namespace) -> None:

@@ -1,0 +1,346 @@
+"""A one-off that stores a data set with small images, for several times the speed of input.
+
+A TFDS set becomes the same set (name, version, features, splits, order) under another directory, always as TFRecords; a
+folder of images becomes a folder, with the splits that it has, or is given, written out. It is built in a directory
+NAME.incomplete beside its final place, which it takes only when all is there. What was finished before a kill is found
+there again by the next start.
+"""
+
+import collections
+import concurrent.futures
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, TypeVar
+
+import ml_collections
+
+from mnet_jax.data import catalog, folder
+from mnet_jax.data.host import num_cores, tf
+from mnet_jax.data.shrink import Settings, shrinker
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
+
+NOTE = "mnet_prepare.json"  # in the prepared set: the settings and what came out
+_SAMPLED = 32  # images by which the size is estimated
+_T, _R = TypeVar("_T"), TypeVar("_R")
+
+
+@dataclasses.dataclass
+class Tally:
+    """What was done so far."""
+
+    images: int = 0  # that the prepared set has
+    kept: int = 0  # of those, as they were
+    bytes_before: int = 0  # encoded images only
+    bytes_after: int = 0
+    left_out: dict[str, str] = dataclasses.field(default_factory=dict)  # name of an image -> what is wrong with it
+
+    def count(self, before: bytes, after: bytes) -> None:
+        """One more image."""
+        self.images += 1
+        self.kept += before == after
+        self.bytes_before += len(before)
+        self.bytes_after += len(after)
+
+    def add(self, other: "Tally") -> None:
+        """All of another."""
+        for name in ("images", "kept", "bytes_before", "bytes_after"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.left_out |= other.left_out
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """What is ahead, from the first images of the set."""
+
+    images: int
+    bytes_after: int
+    bytes_free: int | None  # None where the place cannot say, such as a bucket
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """What was saved, and where."""
+
+    directory: str
+    tally: Tally
+    was_there: bool  # nothing had to be done
+
+
+Progress = Callable[[int], None]  # is told how many more images are done
+
+
+def prepare(
+    data: ml_collections.ConfigDict,
+    out: str,
+    settings: Settings,
+    *,
+    announce: Callable[[Estimate], None],
+    progress: Progress,
+) -> Prepared:
+    """Prepares the set that `data` names under `out`: a TFDS directory, or for name "folder" the new folder itself.
+
+    Raises:
+      ValueError: if there is no such set, nothing to be gained, not enough space, or something else at that place.
+    """
+    source = _Folder(data) if data.name == "folder" else _Set(data)
+    target = source.target(os.path.expanduser(out))
+    note = {"short_side": settings.short_side, "quality": settings.quality, "interpolation": settings.interpolation}
+    if tf.io.gfile.exists(target):
+        return Prepared(target, _earlier(target, note), was_there=True)
+    part = target.rstrip("/") + ".incomplete"
+    _claim(part, note)
+    announce(_estimate(source, settings, part))
+    tally = source.write(part, shrinker(settings), progress)
+    if not tally.images:
+        raise ValueError(f"none of the images of {data.name} can be read")
+    _write_json(os.path.join(part, NOTE), note | {"tally": dataclasses.asdict(tally)})
+    tf.io.gfile.rename(part, target)
+    return Prepared(target, tally, was_there=False)
+
+
+def _earlier(target: str, note: dict[str, object]) -> Tally:
+    """What the note of a finished set says, if it was made with the same settings."""
+    path = os.path.join(target, NOTE)
+    if not tf.io.gfile.exists(path):
+        raise ValueError(f"{target} is there already and was not made by `mnet prepare`: give another --out")
+    found = _read_json(path)
+    _check_settings(target, found, note)
+    return Tally(**found["tally"])
+
+
+def _claim(part: str, note: dict[str, object]) -> None:
+    """Makes the directory, or finds what an earlier start with the same settings left there."""
+    path = os.path.join(part, NOTE)
+    if tf.io.gfile.exists(path):
+        _check_settings(part, _read_json(path), note)
+        return
+    tf.io.gfile.makedirs(part)
+    _write_json(path, note)
+
+
+def _check_settings(place: str, found: dict[str, object], wanted: dict[str, object]) -> None:
+    other = [
+        f"{name} {found.get(name)} instead of {value}" for name, value in wanted.items() if found.get(name) != value
+    ]
+    if other:
+        raise ValueError(f"{place} was begun with {', '.join(other)}: delete it or give another --out")
+
+
+def _estimate(source: "_Set | _Folder", settings: Settings, part: str) -> Estimate:
+    shrink, sizes = shrinker(settings), []
+    for contents in source.sample(_SAMPLED):
+        try:
+            sizes.append(len(shrink(contents)))
+        except ValueError:
+            sizes.append(0)
+    total = int(sum(sizes) / max(len(sizes), 1) * source.num_images)
+    free = None if "://" in part else shutil.disk_usage(part).free
+    if free is not None and total > free:
+        raise ValueError(f"about {total >> 20:,} MiB are needed at {part} and {free >> 20:,} MiB are free")
+    return Estimate(source.num_images, total, free)
+
+
+def _in_order(function: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[tuple[_T, _R | ValueError]]:
+    """(item, result or what is wrong with it), in the order of the items; a few are under way at once, in threads."""
+
+    def guarded(item: _T) -> _R | ValueError:
+        try:
+            return function(item)
+        except ValueError as error:
+            return error
+
+    waiting: collections.deque = collections.deque()
+    pool = concurrent.futures.ThreadPoolExecutor(num_cores())
+    try:
+        for item in items:
+            waiting.append((item, pool.submit(guarded, item)))
+            if len(waiting) > 4 * num_cores():
+                first, future = waiting.popleft()
+                yield first, future.result()
+        for first, future in waiting:
+            yield first, future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+class _Set:
+    """A TFDS set."""
+
+    def __init__(self, data: ml_collections.ConfigDict):
+        self._builder = catalog.open_builder(data)
+        self._home = catalog.data_dir(data)
+        self.num_images = sum(split.num_examples for split in self._splits())
+        shape = self._builder.info.features["image"].shape
+        if None not in shape[:2]:
+            raise ValueError(f"all images of {data.name} are {shape[0]}x{shape[1]}: there is nothing to prepare")
+
+    def _splits(self) -> "list[tfds.core.SplitInfo]":
+        return list(self._builder.info.splits.values())
+
+    def target(self, out: str) -> str:
+        """Where the prepared set will be."""
+        if os.path.abspath(out) == os.path.abspath(self._home) and "://" not in out:
+            raise ValueError(f"--out {out} is where the set itself is: give another directory")
+        return os.path.join(out, self._builder.info.full_name)
+
+    def sample(self, count: int) -> list[bytes]:
+        """The first images."""
+        found = []
+        for file in self._splits()[0].filepaths:
+            for record in _records(str(file)):
+                found.append(_image(tf.train.Example.FromString(record)))
+                if len(found) == count:
+                    return found
+        return found
+
+    def write(self, part: str, shrink: Callable[[bytes], bytes], progress: Progress) -> Tally:
+        """All files of the set. A file that is there is whole; its tally lies beside it until the end."""
+        total, info = Tally(), json.loads(self._read("dataset_info.json"))
+        for split, entry in zip(self._splits(), info["splits"], strict=True):
+            assert split.name == entry["name"]
+            lengths, num_bytes = [], 0
+            for file in split.filepaths:
+                name = os.path.basename(str(file)).replace(".array_record-", ".tfrecord-")
+                path, note = os.path.join(part, name), os.path.join(part, f".{name}.json")
+                if tf.io.gfile.exists(note):
+                    tally = Tally(**_read_json(note))
+                    progress(tally.images + len(tally.left_out))
+                else:
+                    tally = _write_shard(str(file), path, split.name, shrink, progress)
+                    _write_json(note, dataclasses.asdict(tally))
+                total.add(tally)
+                lengths.append(str(tally.images))
+                num_bytes += tf.io.gfile.stat(path).length
+            entry["shardLengths"], entry["numBytes"] = lengths, str(num_bytes)
+        info["fileFormat"] = "tfrecord"
+        for file in tf.io.gfile.listdir(str(self._builder.data_dir)):
+            if file.endswith((".txt", "features.json")):
+                tf.io.gfile.copy(
+                    os.path.join(str(self._builder.data_dir), file), os.path.join(part, file), overwrite=True
+                )
+        _write_json(os.path.join(part, "dataset_info.json"), info)
+        for file in tf.io.gfile.listdir(part):
+            if file.startswith("."):
+                tf.io.gfile.remove(os.path.join(part, file))
+        return total
+
+    def _read(self, name: str) -> str:
+        with tf.io.gfile.GFile(os.path.join(str(self._builder.data_dir), name)) as file:
+            return file.read()
+
+
+def _write_shard(source: str, path: str, split: str, shrink: Callable[[bytes], bytes], progress: Progress) -> Tally:
+    """One file of a set: its examples with smaller images and everything else as it was."""
+    tally = Tally()
+    examples = (tf.train.Example.FromString(record) for record in _records(source))
+    with tf.io.TFRecordWriter(path + ".part") as writer:
+        for place, (example, small) in enumerate(_in_order(lambda example: shrink(_image(example)), examples)):
+            if isinstance(small, ValueError):
+                known = example.features.feature["file_name"].bytes_list.value
+                name = known[0].decode(errors="replace") if known else f"example {place} of {os.path.basename(source)}"
+                tally.left_out[f"{split}: {name}"] = str(small)
+            else:
+                tally.count(_image(example), small)
+                example.features.feature["image"].bytes_list.value[0] = small
+                writer.write(example.SerializeToString())
+            progress(1)
+    tf.io.gfile.rename(path + ".part", path, overwrite=True)
+    return tally
+
+
+def _image(example: "tf.train.Example") -> bytes:
+    return example.features.feature["image"].bytes_list.value[0]
+
+
+def _records(path: str) -> Iterator[bytes]:
+    """The serialized examples of a TFRecord or ArrayRecord file."""
+    if ".array_record" in os.path.basename(path):
+        from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+        with ArrayRecordDataSource([path]) as source:
+            for place in range(len(source)):
+                yield source[place]
+    else:
+        yield from tf.data.TFRecordDataset(path, buffer_size=8 << 20).as_numpy_iterator()
+
+
+class _Folder:
+    """A folder of images, one sub-folder a class."""
+
+    def __init__(self, data: ml_collections.ConfigDict):
+        self._root = catalog.folder_path(data)
+        self._listing = catalog.listing(data)
+        self.num_images = sum(map(len, self._listing.splits.values()))
+
+    def target(self, out: str) -> str:
+        """Where the prepared folder will be."""
+        inside = os.path.abspath(out) + os.sep
+        if "://" not in out and inside.startswith(os.path.abspath(self._root) + os.sep):
+            raise ValueError(f"--out {out} is inside the folder itself: give another directory")
+        return out
+
+    def sample(self, count: int) -> list[bytes]:
+        """Some images, from all over the folder."""
+        files = [file.path for files in self._listing.splits.values() for file in files]
+        return [_read_bytes(path) for path in files[:: max(1, len(files) // count)][:count]]
+
+    def write(self, part: str, shrink: Callable[[bytes], bytes], progress: Progress) -> Tally:
+        """All images, in split/class/."""
+        total = Tally()
+        jobs = list(self._jobs(part))
+        for directory in sorted({os.path.dirname(target) for _, target in jobs}):
+            tf.io.gfile.makedirs(directory)
+
+        def work(job: tuple[folder.File, str]) -> tuple[bytes, bytes]:
+            before = _read_bytes(job[0].path)
+            if tf.io.gfile.exists(job[1]):  # whole, from an earlier start
+                return before, _read_bytes(job[1])
+            after = shrink(before)
+            with tf.io.gfile.GFile(job[1] + ".part", "wb") as file:
+                file.write(after)
+            tf.io.gfile.rename(job[1] + ".part", job[1], overwrite=True)
+            return before, after
+
+        for (file, _), result in _in_order(work, jobs):
+            if isinstance(result, ValueError):
+                total.left_out[os.path.relpath(file.path, self._root)] = str(result)
+            else:
+                total.count(*result)
+            progress(1)
+        return total
+
+    def _jobs(self, part: str) -> Iterator[tuple[folder.File, str]]:
+        """Each file with its new place; a name says what the bytes are unless it cannot."""
+        taken = set()
+        for split, files in self._listing.splits.items():
+            for file in files:
+                # the path below the class, flattened; other kinds of images become JPEGs unless they are small
+                below = os.path.relpath(file.path, self._root).split(os.sep)
+                name = self._listing.class_names[file.label]
+                rest = "_".join(below[below.index(name) + 1 :]) if name in below[:-1] else below[-1]
+                target = os.path.join(part, split, name, rest)
+                stem, number = target, 2
+                while target in taken:
+                    target, number = f"{os.path.splitext(stem)[0]}_{number}{os.path.splitext(stem)[1]}", number + 1
+                taken.add(target)
+                yield file, target
+
+
+def _read_bytes(path: str) -> bytes:
+    with tf.io.gfile.GFile(path, "rb") as file:
+        return file.read()
+
+
+def _read_json(path: str) -> dict:
+    return json.loads(_read_bytes(path))
+
+
+def _write_json(path: str, value: dict) -> None:
+    with tf.io.gfile.GFile(path + ".part", "w") as file:
+        file.write(json.dumps(value, indent=2))
+    tf.io.gfile.rename(path + ".part", path, overwrite=True)

@@ -1,0 +1,81 @@
+"""One encoded image -> the same image with a short side of so many pixels, as a JPEG."""
+
+import dataclasses
+from collections.abc import Callable
+
+from mnet_jax.data import check, crop, decode
+from mnet_jax.data.host import tf
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How a set is prepared."""
+
+    short_side: int = 256  # pixels; images that are no larger stay as they are, byte for byte
+    quality: int = 90  # of the JPEGs, 1 .. 100; their colour is stored at half resolution
+    interpolation: str = "bilinear"  # or "bicubic"; filtered, as in evaluation
+
+    def __post_init__(self) -> None:
+        if not 32 <= self.short_side <= 4096:
+            raise ValueError(f"short side {self.short_side}: give 32 to 4096 pixels")
+        if not 1 <= self.quality <= 100:
+            raise ValueError(f"quality {self.quality}: give 1 to 100")
+        if self.interpolation not in ("bilinear", "bicubic"):
+            raise ValueError(f"interpolation {self.interpolation!r}: give 'bilinear' or 'bicubic'")
+
+
+def shrinker(settings: Settings) -> Callable[[bytes], bytes]:
+    """A function of one image, to be called from any thread.
+
+    It gives an upright JPEG, or the bytes it was given where the image is no larger than asked for and upright. It
+    raises ValueError, which says why, for what is not an image.
+    """
+    short = settings.short_side
+
+    def smaller(contents: tf.Tensor) -> tf.Tensor:
+        # While it is decoded a JPEG is shrunk to at least twice the wanted size: the filter does the rest.
+        image = decode.decode(contents, crop.whole, reduce_to=(2 * short, 2 * short))
+        shape = tf.cast(tf.shape(image)[:2], tf.float64)
+        size = tf.cast(tf.round(shape * (short / tf.reduce_min(shape))), tf.int32)
+        scaled = tf.image.resize(image, size, settings.interpolation, antialias=True) + 0.5
+        return tf.io.encode_jpeg(
+            tf.saturate_cast(scaled, tf.uint8), quality=settings.quality, optimize_size=True, chroma_downsampling=True
+        )
+
+    def shrunk(contents: tf.Tensor) -> tf.Tensor:
+        height, width, upright = _form(contents)
+        return tf.cond(upright & (tf.minimum(height, width) <= short), lambda: contents, lambda: smaller(contents))
+
+    function = tf.function(shrunk, input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
+
+    def shrink(contents: bytes) -> bytes:
+        try:
+            small = function(tf.constant(contents)).numpy()
+            if small is contents or small == contents:
+                _check_whole(contents)
+            return small
+        except tf.errors.OpError as error:
+            raise ValueError(check.fault(contents) or error.message.splitlines()[0]) from error
+
+    return shrink
+
+
+def _form(contents: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Height, width and whether it is upright as stored."""
+    from mnet_jax.data import exif
+
+    def jpeg() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        shape = tf.io.extract_jpeg_shape(contents)
+        return shape[0], shape[1], exif.orientation(contents) == 1
+
+    def other() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        shape = tf.shape(tf.io.decode_image(contents, channels=3, expand_animations=False))
+        return shape[0], shape[1], tf.constant(True)
+
+    return tf.cond(tf.strings.substr(contents, 0, 3) == b"\xff\xd8\xff", jpeg, other)
+
+
+def _check_whole(contents: bytes) -> None:
+    """What is kept as it is was not decoded: a broken image must not pass for a small one."""
+    if not check.is_whole_jpeg(contents[: 1 << 16], contents[-2:]) and (fault := check.fault(contents)):
+        raise ValueError(fault)

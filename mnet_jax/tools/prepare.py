@@ -1,0 +1,67 @@
+"""`mnet prepare`: stores a data set once with small images, for several times the speed of input. See docs/input.md."""
+
+import argparse
+import dataclasses
+import json
+import sys
+from typing import TextIO
+
+_SHOWN = 5  # bad images
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which set, where to, and how small."""
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--data", metavar="NAME", help="a TFDS set, such as imagenet2012")
+    what.add_argument("--folder", metavar="DIR", help="photos/<class>/... or photos/train/<class>/...")
+    parser.add_argument("--data_dir", metavar="DIR", help="the TFDS directory (default: as for train.py)")
+    parser.add_argument("--out", metavar="DIR", required=True, help="a new TFDS directory, or the new folder")
+    parser.add_argument(
+        "--short_side", type=int, default=256, metavar="PIXELS", help="larger images are shrunk to this (default: 256)"
+    )
+    parser.add_argument("--quality", type=int, default=90, help="of the JPEGs, 1 to 100 (default: 90)")
+    parser.add_argument("--interpolation", default="bilinear", help="bilinear or bicubic (default: bilinear)")
+
+
+def run(args: argparse.Namespace, out: TextIO) -> int:
+    """Prepares and says what was saved; 1 if images had to be left out."""
+    import tqdm
+
+    from configs import default
+    from mnet_jax.data import prepare, shrink
+
+    data = default.get_config().data
+    data.name, data.data_dir, data.folder = args.data or "folder", args.data_dir, args.folder
+    settings = shrink.Settings(args.short_side, args.quality, args.interpolation)
+    bar = tqdm.tqdm(unit=" images", file=sys.stderr, disable=None, dynamic_ncols=True, smoothing=0.05)
+
+    def announce(estimate: prepare.Estimate) -> None:
+        free = "" if estimate.bytes_free is None else f"; {_size(estimate.bytes_free)} are free"
+        bar.write(f"mnet: {estimate.images:,} images, about {_size(estimate.bytes_after)}{free}", file=sys.stderr)
+        bar.reset(total=estimate.images)
+
+    with bar:
+        try:
+            made = prepare.prepare(data, args.out, settings, announce=announce, progress=bar.update)
+        except KeyboardInterrupt:
+            bar.write("mnet: stopped; the same command goes on from here", file=sys.stderr)
+            raise
+    field = f"--config.data.folder={args.out}" if args.folder else f"--config.data.data_dir={args.out}"
+    tally = made.tally
+    if args.json:
+        result = {"directory": made.directory, "was_there": made.was_there, **dataclasses.asdict(tally), "use": field}
+        print(json.dumps(result, indent=2), file=out)
+        return 1 if tally.left_out else 0
+    print(f"{'already there' if made.was_there else 'saved'}  {made.directory}", file=out)
+    print(f"images  {tally.images:,}, of which {tally.kept:,} were small enough and are unchanged", file=out)
+    print(f"size    {_size(tally.bytes_before)} -> {_size(tally.bytes_after)}", file=out)
+    if tally.left_out:
+        some = [f"{name} ({why})" for name, why in list(tally.left_out.items())[:_SHOWN]]
+        more = [f"and {len(tally.left_out) - _SHOWN} more"] if len(tally.left_out) > _SHOWN else []
+        print(f"left out {len(tally.left_out)} images: {', '.join(some + more)}", file=out)
+    print(f"next    python train.py ... {field}", file=out)
+    return 1 if tally.left_out else 0
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:,.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:,.1f} MB"
