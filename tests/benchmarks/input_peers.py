@@ -38,7 +38,7 @@ sys.path[:0] = [str(pathlib.Path(__file__).parents[2]), str(pathlib.Path(__file_
 SIZE = 224
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 # Batches thrown away before each measurement: more than a contender prepares ahead.
-DRAIN = {"decode": 1, "decode fast": 1, "tfds": 14, "torchvision": 6}  # mnet: 6
+DRAIN = {"decode": 1, "decode fast": 1, "tfds": 20, "torchvision": 6}  # mnet: 8
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--copies", type=int, default=5)
     parser.add_argument("--work", type=pathlib.Path, help="where the sets are kept (default: a temporary directory)")
     parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--num_batches", type=int, default=10, help="timed in each round")
+    parser.add_argument("--num_batches", type=int, default=16, help="timed in each round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--only", nargs="*", help="names of contenders")
@@ -68,7 +68,6 @@ def main() -> None:
         name += f"_{args.limit or 'all'}_{args.copies}"
         if not (work / name).exists():
             store(photos, work, name, args)
-        # torchvision first: how busy its workers are cannot be seen here, and decoding alone fills no buffers
         contenders: dict[str, Callable[[], Iterator]] = {}
         if args.torch_python:
             contenders["torchvision"] = lambda: TorchvisionLoader(photos, args)
@@ -93,7 +92,7 @@ def compare(contenders: dict[str, Callable[[], Iterator]], args: argparse.Namesp
     for _ in range(args.rounds):
         for name, batches in running.items():
             settle()
-            for _ in itertools.islice(batches, DRAIN.get(name, 6)):
+            for _ in itertools.islice(batches, DRAIN.get(name, 8)):
                 pass
             start = time.perf_counter()
             for _ in itertools.islice(batches, args.num_batches):
@@ -107,6 +106,7 @@ def compare(contenders: dict[str, Callable[[], Iterator]], args: argparse.Namesp
 
 def settle() -> None:
     """Waits until the contender before has filled its buffers again, which it does with this one's cores."""
+    time.sleep(1.0)
     while True:
         before = time.process_time()
         time.sleep(0.1)
