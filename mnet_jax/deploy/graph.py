@@ -51,12 +51,17 @@ class Mean(Node):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Multiply(Node):
-    """A map times a gate [N, 1, 1, C]."""
+    """A map times a gate [N, 1, 1, C], or times a map of its own shape."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Add(Node):
     """The sum of two maps of one shape."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Gate(Node):
+    """relu6(x + 3), the second factor of a hard swish; only in graphs for int8 (`int8_graph.py`)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
