@@ -18,7 +18,7 @@ from mnet_jax.models.specs import check_choice
 # Each is a module of this package with `write(graph, about, path)` and a class `Runner`; and how it can be quantised.
 FORMATS = {
     "stablehlo": ("none",),
-    "tflite": ("none", "float16", "dynamic"),
+    "tflite": ("none", "float16", "dynamic", "int8"),
     "onnx": ("none",),
     "savedmodel": ("none",),
 }
@@ -51,7 +51,7 @@ def write(graph: Graph, about: About, path: str | os.PathLike, format: str) -> N
       ValueError: if there is no such format, a package is missing, or nothing can be written to `path`.
     """
     check(format, about.quantize)
-    with _needs_extra():
+    with needs_extra():
         _module(format).write(graph, about, path)
 
 
@@ -67,7 +67,7 @@ def load(path: str | os.PathLike, *, threads: int | None = None) -> Exported:
     """
     format = recognize(path)
     options = {"threads": threads} if format in _THREADED else {}
-    with _needs_extra():
+    with needs_extra():
         return _module(format).Runner(path, **options)
 
 
@@ -99,7 +99,7 @@ def _module(format: str) -> object:
 
 
 @contextlib.contextmanager
-def _needs_extra() -> Iterator[None]:
+def needs_extra() -> Iterator[None]:
     """A missing package becomes one line that says how to install it."""
     try:
         yield

@@ -3,7 +3,7 @@
 import os
 from typing import TYPE_CHECKING
 
-from mnet_jax.deploy import calibration, int8_graph, ranges
+from mnet_jax.deploy import calibration, equalize, int8_graph, ranges
 from mnet_jax.deploy import graph as g
 from mnet_jax.deploy.metadata import About
 
@@ -19,6 +19,7 @@ def int8_model(
     folder: str | os.PathLike | None = None,
     num_images: int = calibration.NUM_IMAGES,
     estimator: str = "mse",
+    equalized: bool = True,
 ) -> bytes:
     """The TFLite model. Its ranges are those that quantisation-aware training learnt, else observed on images.
 
@@ -29,6 +30,7 @@ def int8_model(
       folder: images to calibrate on, instead of training images or learnt ranges.
       num_images: of them.
       estimator: see `ranges.observe`.
+      equalized: whether channels are made to reach equally far first (`equalize.py`); not with learnt ranges.
 
     Raises:
       ValueError: in one line, if there are no such images, or the network has operations without int8 kernels.
@@ -38,6 +40,8 @@ def int8_model(
     target = int8_graph.rewrite(graph)
     known = ranges.learnt(target, trained.variables["batch_stats"]) if folder is None else {}
     if not known:
-        batches = calibration.batches(trained, graph.input_shape[:2], folder=folder, num=num_images)
+        batches = list(calibration.batches(trained, graph.input_shape[:2], folder=folder, num=num_images))
+        if equalized:
+            target = equalize.equalize(target, batches)
         known = ranges.observe(target, batches, estimator=estimator)
     return tflite_int8.convert(target, known, about)

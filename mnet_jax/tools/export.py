@@ -20,7 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     weights.add_arguments(parser)
     parser.add_argument("--format", required=True, help="stablehlo, tflite, onnx or savedmodel")
     parser.add_argument("--out", required=True, metavar="FILE", help="file to write; a directory for savedmodel")
-    parser.add_argument("--quantize", default="none", help="tflite: none, float16 or dynamic (default: none)")
+    parser.add_argument("--quantize", default="none", help="tflite: none, float16, dynamic or int8 (default: none)")
+    parser.add_argument(
+        "--calibration",
+        metavar="FOLDER",
+        help="int8: images like those of training (default: the training images, or what configs/quantize.py learnt)",
+    )
     parser.add_argument(
         "--input",
         default="uint8",
@@ -51,6 +56,7 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
         output=args.output,
         image_size=args.image_size,
         date=args.date,
+        calibration=args.calibration,
     )
     size = file_size(args.out)
     if args.json:
@@ -63,6 +69,8 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     print(f"model    {about.model} x{about.width:g}, {len(about.class_names)} classes, from {about.source}", file=out)
     print(f"input    {height} x {width} RGB, {_preparation(about)}", file=out)
     print(f"output   {about.output}, quantisation {about.quantize}", file=out)
+    if about.quantize == "int8":
+        _print_int8(args.out, out)
     print(f"mnet: to check it on images, type mnet verify-export {args.out} {_same_model(args)}", file=sys.stderr)
     return 0
 
@@ -77,6 +85,7 @@ def export(
     output: str = "probabilities",
     image_size: int | tuple[int, int] | None = None,
     date: str | None = None,
+    calibration: str | os.PathLike | None = None,
 ) -> "About":
     """Writes a trained model for another runtime; returns what its metadata say.
 
@@ -84,11 +93,13 @@ def export(
       trained: from `load_checkpoint` or `load_pretrained`.
       path: file, or directory for "savedmodel"; replaced whole, or left as it is on an error.
       format: "stablehlo", "tflite", "onnx" or "savedmodel".
-      quantize: "none"; for TFLite also "float16" or "dynamic".
+      quantize: "none"; for TFLite also "float16", "dynamic" or "int8".
       input: "uint8": RGB pixels, normalised inside; "float": images normalised before, by the metadata's mean and std.
       output: "probabilities" or "logits".
       image_size: pixels, one number or (height, width), at least 32; None: that of the model's own evaluation.
       date: for the metadata, as "2026-01-31"; without it the same weights give the same file.
+      calibration: for int8, a folder of images like those of training; None: the training images that the model's
+        config names, or, after quantisation-aware training, what that learnt.
 
     Raises:
       ValueError: one line that says what was given and what is allowed.
@@ -96,8 +107,18 @@ def export(
     from mnet_jax.deploy import formats
 
     formats.check(format, quantize)
+    if calibration is not None and quantize != "int8":
+        raise ValueError(f"calibration images are for int8, not for quantize {quantize!r}: leave --calibration out")
     graph, about = prepare(trained, quantize=quantize, input=input, output=output, image_size=image_size, date=date)
-    formats.write(graph, about, path, format)
+    if quantize == "int8":
+        from mnet_jax.deploy.placing import placed
+
+        with formats.needs_extra(), placed(path) as part:
+            from mnet_jax.deploy.quantize import int8_model
+
+            part.write_bytes(int8_model(trained, graph, about, folder=calibration))
+    else:
+        formats.write(graph, about, path, format)
     return about
 
 
@@ -155,6 +176,20 @@ def _fields(about: "About") -> dict[str, object]:
     fields = about.to_dict()
     fields["num_classes"] = len(fields.pop("class_names"))
     return fields
+
+
+def _print_int8(path: str, out: TextIO) -> None:
+    """Where the operations of an int8 model run."""
+    import pathlib
+
+    from mnet_jax.deploy import edgetpu, tflite
+
+    model = pathlib.Path(path).read_bytes()
+    left = tflite.left_out(model)
+    print(f"XNNPACK  {'every operation' if not left else 'all but ' + ', '.join(left)}", file=out)
+    problems = edgetpu.problems(model)
+    text = "every operation is on its compiler's list" if not problems else "; ".join(problems)
+    print(f"Edge TPU {text}", file=out)
 
 
 def _preparation(about: "About") -> str:
