@@ -1,0 +1,197 @@
+"""int8: the rewritten graph, equalisation, ranges and the written TFLite model, run in LiteRT's interpreter."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+pytest.importorskip("ai_edge_litert")
+
+from mnet_jax.deploy import calibration, edgetpu, equalize, int8_graph, ranges, tflite, tflite_int8
+from mnet_jax.deploy import graph as g
+from mnet_jax.deploy.fold import fold
+from mnet_jax.deploy.interpret import interpret
+from mnet_jax.deploy.metadata import About
+from mnet_jax.models import create_model
+from mnet_jax.models.quantization import round_between, round_kernel
+from mnet_jax.models.variables import initial_variables
+
+SIZE = 32
+GREY = {"mean": (127.5, 127.5, 127.5), "std": (127.5, 127.5, 127.5)}
+
+
+def network(name, width=0.25, **options):
+    model = create_model(name, width=width, num_classes=5, stem_stride=2, **options)
+    return model, initial_variables(model.plan, 0)
+
+
+def folded(name, **options):
+    model, variables = network(name)
+    return fold(model.plan, variables, image_size=SIZE, input="uint8", **(GREY | options))
+
+
+def pictures(count=8):
+    """Smooth images, as photos are."""
+    rng = np.random.default_rng(0)
+    small = rng.uniform(0, 255, (count, 4, 4, 3))
+    return np.asarray(jax.image.resize(small, (count, SIZE, SIZE, 3), "bilinear")).clip(0, 255).astype(np.uint8)
+
+
+def about(**fields):
+    values = {
+        "model": "v3_small", "width": 0.25, "class_names": tuple("abcde"), "image_size": (SIZE, SIZE),
+        "input": "uint8", "output": "logits", "quantize": "int8", "mean": (0.0,) * 3, "std": (1.0,) * 3,
+        "eval_crop": 1.0, "interpolation": "bilinear", "source": "nowhere", "step": 0, "version": "0",
+    }  # fmt: skip
+    return About(**(values | fields))
+
+
+@pytest.fixture(scope="module")
+def small():
+    """v3_small: (graph, int8 graph, ranges, TFLite bytes)."""
+    graph = folded("v3_small")
+    target = int8_graph.rewrite(graph)
+    known = ranges.observe(target, [pictures()], estimator="minmax")
+    return graph, target, known, tflite_int8.convert(target, known, about())
+
+
+def scores(graph, images):
+    return np.asarray(jax.jit(lambda x: interpret(graph, x))(images))
+
+
+def test_the_rewritten_graph_computes_the_same(small):
+    graph, target, _, _ = small
+    images = pictures()
+    expected = scores(graph, images)
+    # the zeros around an image are level 128 instead of 127.5
+    np.testing.assert_allclose(scores(target.graph, images), expected, atol=0.01 * np.abs(expected).max())
+    assert not any(getattr(node, "activation", None) == "hard_swish" for node in target.graph.nodes)
+
+
+def test_v3_large_adds_maps_that_carry_the_sixth():
+    """Its first block adds the stem's hard swish to a projection, which must grow with it."""
+    graph = folded("v3_large", mean=(128.0, 128.0, 128.0))
+    target = int8_graph.rewrite(graph)
+    assert target.factors["block_00/add"] == 6.0
+    assert target.factors[graph.output.name] == 1.0
+    images = pictures(2)
+    expected = scores(graph, images)
+    np.testing.assert_allclose(scores(target.graph, images), expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_the_model_in_its_runtime_is_near_and_whole(small, tmp_path):
+    graph, _, _, model = small
+    path = tmp_path / "model.tflite"
+    path.write_bytes(model)
+    images = pictures()
+    expected, found = scores(graph, images), tflite.Runner(path)(images)
+    assert np.corrcoef(expected.ravel(), found.ravel())[0, 1] > 0.9  # of random weights; trained ones: docs/quantization.md
+    assert set(tflite.left_out(model)) <= {"QUANTIZE"}  # of the pixels, uint8 to int8
+    assert edgetpu.problems(model) == []
+
+
+def test_edge_tpu_list_refuses_floats_and_hard_swish():
+    model = tflite.convert(folded("v3_small"), about(quantize="none"))
+    text = " ".join(edgetpu.problems(model))
+    assert "HARD_SWISH is not on its list" in text
+    assert "not 8-bit" in text
+
+
+def test_equalised_channels_reach_further_and_the_scores_stay():
+    target = int8_graph.rewrite(folded("v1", mean=(128.0, 128.0, 128.0)))
+    nodes = list(target.graph.nodes)
+    place = next(i for i, node in enumerate(nodes) if node.name == "block_03/pointwise")
+    uneven = np.geomspace(1, 1e-3, nodes[place].kernel.shape[-1]).astype(np.float32)
+    nodes[place] = dataclasses.replace(
+        nodes[place], kernel=nodes[place].kernel * uneven, bias=nodes[place].bias * uneven
+    )
+    target = dataclasses.replace(target, graph=dataclasses.replace(target.graph, nodes=tuple(nodes)))
+    images = pictures()
+    equal = equalize.equalize(target, [images])
+    before, after = scores(target.graph, images), scores(equal.graph, images)
+    np.testing.assert_allclose(after, before, atol=1e-4 * np.abs(before).max())
+
+    def reach(graph):
+        seen = {}
+        interpret(graph, jnp.asarray(images), lambda node, x: seen.setdefault(node.name, x))
+        channels = np.asarray(seen["block_03/pointwise"].max((0, 1, 2)))
+        return channels[channels > 0]
+
+    assert reach(equal.graph).min() > 20 * reach(target.graph).min()
+
+
+def test_estimators():
+    sample = np.concatenate([np.random.default_rng(0).normal(size=20_000), [60.0]]).astype(np.float32)
+    extreme = (float(sample.min()), 60.0)
+    assert ranges._estimate("minmax", extreme, sample) == extreme
+    assert ranges._estimate("mse", extreme, sample)[1] < 40
+    assert ranges._estimate("percentile", extreme, np.tile(sample, 20))[1] <= 60
+
+
+def test_kernels_round_alike_folded_or_not():
+    rng = np.random.default_rng(0)
+    kernel, factor = rng.normal(size=(3, 3, 1, 8)).astype(np.float32), rng.uniform(0.1, 9, 8).astype(np.float32)
+    np.testing.assert_allclose(round_kernel(kernel * factor), round_kernel(kernel) * factor, rtol=1e-5)
+
+
+def test_round_between_has_256_levels_with_a_zero_and_straight_gradients():
+    x = jnp.linspace(-2, 9, 5000)
+    y = np.unique(np.asarray(round_between(x, -1.0, 6.0)))
+    assert len(y) == 256
+    assert 0.0 in y
+    grad = jax.grad(lambda x: round_between(x, -1.0, 6.0).sum())(x)
+    np.testing.assert_array_equal(np.asarray(grad), np.asarray((x >= y[0]) & (x <= y[-1]), np.float32))
+    np.testing.assert_array_equal(round_between(x, 0.0, 0.0), x)
+
+
+@pytest.fixture(scope="module")
+def aware():
+    """v3_small with int8 rounding: the model, and its variables after the ranges have seen a batch."""
+    model, variables = network("v3_small", quantize_range_decay=0.9, norm_decay=0.0)
+    images = (jnp.asarray(pictures(), jnp.float32) - 127.5) / 127.5
+
+    @jax.jit
+    def observed(variables):
+        key = {"dropout": jax.random.key(0)}
+        return model.apply(variables, images, train=True, mutable=["batch_stats"], rngs=key)[1]
+
+    return model, {"params": variables["params"], **observed(variables)}
+
+
+def test_trained_ranges_are_those_of_the_exported_model(aware, tmp_path):
+    model, variables = aware
+    graph = fold(model.plan, variables, image_size=SIZE, input="uint8", **GREY)
+    target = int8_graph.rewrite(graph)
+    known = ranges.learnt(target, variables["batch_stats"])
+    missing = {node.name for node in target.graph.nodes} - known.keys()
+    assert all(
+        isinstance(next(n for n in target.graph.nodes if n.name == name), (g.Pixels, g.Gate, g.Flatten))
+        for name in missing
+    )
+    path = tmp_path / "model.tflite"
+    path.write_bytes(tflite_int8.convert(target, known, about()))
+    images = pictures()
+    trained = np.asarray(jax.jit(model.apply)(variables, (images.astype(np.float32) - 127.5) / 127.5))
+    found = tflite.Runner(path)(images)
+    plain = scores(graph, images)
+    # the training graph rounds where the exported one does: it is nearer to it than to the float network
+    assert np.abs(found - trained).mean() < 0.5 * np.abs(plain - trained).mean()
+
+
+def test_attention_is_refused_in_one_line():
+    with pytest.raises(ValueError, match="use --quantize dynamic"):
+        int8_graph.rewrite(folded("v4_hybrid_medium"))
+    with pytest.raises(ValueError, match="has attention"):
+        create_model("v4_hybrid_medium", quantize_range_decay=0.9)
+
+
+def test_calibration_folder_that_does_not_serve(tmp_path):
+    with pytest.raises(ValueError, match="there is no directory"):
+        calibration.batches(None, (32, 32), folder=tmp_path / "nowhere")
+    (tmp_path / "one.jpg").write_bytes(b"")
+    with pytest.raises(ValueError, match="has 1 images .* at least 16"):
+        calibration.batches(None, (32, 32), folder=tmp_path)
+    with pytest.raises(ValueError, match="3 images are too few"):
+        calibration.batches(None, (32, 32), num=3)
