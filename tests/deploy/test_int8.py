@@ -87,7 +87,9 @@ def test_the_model_in_its_runtime_is_near_and_whole(small, tmp_path):
     path.write_bytes(model)
     images = pictures()
     expected, found = scores(graph, images), tflite.Runner(path)(images)
-    assert np.corrcoef(expected.ravel(), found.ravel())[0, 1] > 0.9  # of random weights; trained ones: docs/quantization.md
+    assert (
+        np.corrcoef(expected.ravel(), found.ravel())[0, 1] > 0.9
+    )  # of random weights; trained ones: docs/quantization.md
     assert set(tflite.left_out(model)) <= {"QUANTIZE"}  # of the pixels, uint8 to int8
     assert edgetpu.problems(model) == []
 
