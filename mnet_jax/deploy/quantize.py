@@ -1,47 +1,43 @@
-"""int8: a trained model's folded graph -> a TFLite model that computes with whole numbers only."""
+"""int8: a folded graph -> a TFLite model that computes with whole numbers only."""
 
-import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping
 
-from mnet_jax.deploy import calibration, equalize, int8_graph, ranges
+import numpy as np
+
+from mnet_jax.deploy import equalize, int8_graph, ranges
 from mnet_jax.deploy import graph as g
 from mnet_jax.deploy.metadata import About
 
-if TYPE_CHECKING:
-    from mnet_jax.training.trained import Trained
-
 
 def int8_model(
-    trained: "Trained",
     graph: g.Graph,
     about: About,
+    batches: Callable[[], Iterable[np.ndarray]],
     *,
-    folder: str | os.PathLike | None = None,
-    num_images: int = calibration.NUM_IMAGES,
+    batch_stats: Mapping[str, Mapping] | None = None,
     estimator: str = "mse",
     equalized: bool = True,
 ) -> bytes:
     """The TFLite model. Its ranges are those that quantisation-aware training learnt, else observed on images.
 
     Args:
-      trained: the model; its config says where its training images are.
-      graph: what `fold.fold` made of it, for uint8 pixels.
+      graph: what `fold.fold` made, for uint8 pixels.
       about: for the metadata.
-      folder: images to calibrate on, instead of training images or learnt ranges.
-      num_images: of them.
+      batches: gives the images to calibrate on, uint8 [n, H, W, 3]; called only if they are needed.
+      batch_stats: of the model, for the ranges that it learnt; None: observe them whatever it learnt.
       estimator: see `ranges.observe`.
       equalized: whether channels are made to reach equally far first (`equalize.py`); not with learnt ranges.
 
     Raises:
-      ValueError: in one line, if there are no such images, or the network has operations without int8 kernels.
+      ValueError: in one line, if the network has operations without int8 kernels.
     """
     from mnet_jax.deploy import tflite_int8
 
     target = int8_graph.rewrite(graph)
-    known = ranges.learnt(target, trained.variables["batch_stats"]) if folder is None else {}
+    known = ranges.learnt(target, batch_stats or {})
     if not known:
-        batches = list(calibration.batches(trained, graph.input_shape[:2], folder=folder, num=num_images))
+        images = list(batches())
         if equalized:
-            target = equalize.equalize(target, batches)
-        known = ranges.observe(target, batches, estimator=estimator)
+            target = equalize.equalize(target, images)
+        known = ranges.observe(target, images, estimator=estimator)
     return tflite_int8.convert(target, known, about)

@@ -4,12 +4,15 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, TextIO
 
 from mnet_jax.tools import weights
 from mnet_jax.tools.summary_table import image_size
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from mnet_jax.deploy.graph import Graph
     from mnet_jax.deploy.metadata import About
     from mnet_jax.training.trained import Trained
@@ -115,8 +118,13 @@ def export(
 
         with formats.needs_extra(), placed(path) as part:
             from mnet_jax.deploy.quantize import int8_model
+            from mnet_jax.tools.calibration import batches
 
-            part.write_bytes(int8_model(trained, graph, about, folder=calibration))
+            def images() -> "Iterator[np.ndarray]":
+                return batches(trained, about.image_size, folder=calibration)
+
+            learnt = trained.variables["batch_stats"] if calibration is None else None
+            part.write_bytes(int8_model(graph, about, images, batch_stats=learnt))
     else:
         formats.write(graph, about, path, format)
     return about

@@ -6,14 +6,13 @@ One row a format: top-1 on each split, how often it says the same class as JAX, 
 """
 
 import argparse
-import dataclasses
 
 import jax
 import numpy as np
 
 from mnet_jax.data import catalog, pipeline
 from mnet_jax.deploy import int8_graph, quantize, ranges, tflite
-from mnet_jax.tools import weights
+from mnet_jax.tools import calibration, weights
 from mnet_jax.tools.export import prepare
 from mnet_jax.training.build import build_model, build_task
 
@@ -31,16 +30,6 @@ def predictions(model, images):
         interpreter.invoke()
         found.append(int(interpreter.get_tensor(result).argmax()))
     return np.array(found)
-
-
-def without_ranges(trained):
-    """The same model without what quantisation-aware training learnt about ranges."""
-
-    def strip(tree):
-        return {k: strip(v) if isinstance(v, dict) else v for k, v in tree.items() if not k.endswith("_range")}
-
-    statistics = strip(trained.variables["batch_stats"])
-    return dataclasses.replace(trained, variables={**trained.variables, "batch_stats": statistics})
 
 
 def main():
@@ -75,6 +64,9 @@ def main():
     def check(name, data):
         show(name, {split: predictions(data, images[split]) for split in args.split}, len(data))
 
+    def calibrate(number):
+        return lambda: calibration.batches(trained, graph.input_shape[:2], num=number)
+
     heads = [f"top-1, {len(labels[s])} of {s}" for s in args.split] + [f"same class as JAX, {s}" for s in args.split]
     print(f"| format | {' | '.join(heads)} | size |\n|{'---|' * (len(heads) + 2)}")
     show("JAX, float32", reference)
@@ -84,13 +76,15 @@ def main():
         check(f"TFLite, {'float32' if kind == 'none' else kind}", tflite.convert(graph, about, quantize=kind))
     graph, about = prepare(trained, quantize="int8", **fixed)
     if ranges.learnt(int8_graph.rewrite(graph), trained.variables["batch_stats"]):
-        check("TFLite, int8, ranges learnt in training", quantize.int8_model(trained, graph, about))
-    observed = without_ranges(trained)
+        check(
+            "TFLite, int8, ranges learnt in training",
+            quantize.int8_model(graph, about, list, batch_stats=trained.variables["batch_stats"]),
+        )
     for estimator in args.estimators:
         for number in args.num_images:
-            data = quantize.int8_model(observed, graph, about, num_images=number, estimator=estimator)
+            data = quantize.int8_model(graph, about, calibrate(number), estimator=estimator)
             check(f"TFLite, int8, {estimator} of {number} images", data)
-    data = quantize.int8_model(observed, graph, about, num_images=args.num_images[0], equalized=False)
+    data = quantize.int8_model(graph, about, calibrate(args.num_images[0]), equalized=False)
     check(f"TFLite, int8, mse of {args.num_images[0]} images, not equalised", data)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("ai_edge_litert")
 
-from mnet_jax.deploy import calibration, edgetpu, equalize, int8_graph, ranges, tflite, tflite_int8
+from mnet_jax.deploy import edgetpu, equalize, int8_graph, ranges, tflite, tflite_int8
 from mnet_jax.deploy import graph as g
 from mnet_jax.deploy.fold import fold
 from mnet_jax.deploy.interpret import interpret
@@ -17,6 +17,7 @@ from mnet_jax.deploy.metadata import About
 from mnet_jax.models import create_model
 from mnet_jax.models.quantization import round_between, round_kernel
 from mnet_jax.models.variables import initial_variables
+from mnet_jax.tools import calibration
 
 SIZE = 32
 GREY = {"mean": (127.5, 127.5, 127.5), "std": (127.5, 127.5, 127.5)}
