@@ -86,16 +86,18 @@ class Conv(nn.Module):
         if self.compute.quantization is not None:
             kernel = round_kernel(kernel)
         kernel = kernel.astype(dtype)
-        x = x.astype(dtype)
+        x, product = x.astype(dtype), None
         if plan.depthwise:
             x = depthwise_conv(x, kernel, plan.stride, self._padding(x))
+        elif plan.kernel == 1 and plan.norm:
+            product = kernel
         elif plan.kernel == 1:
             x = (x.reshape(-1, plan.in_features) @ kernel).reshape(*x.shape[:-1], plan.features)
         else:
             strides, layout = (plan.stride, plan.stride), ("NHWC", "HWIO", "NHWC")
             x = lax.conv_general_dilated(x, kernel, strides, self._padding(x), dimension_numbers=layout)
         if plan.norm:
-            x = self.compute.batch_norm("norm")(x, train=train)
+            x = self.compute.batch_norm("norm")(x, train=train, kernel=product)
         elif plan.bias:
             bias = self.param("bias", initializers.zeros, (plan.features,), jnp.float32)
             x = x.astype(jnp.float32) + bias.reshape((1,) * (x.ndim - 1) + (plan.features,))
