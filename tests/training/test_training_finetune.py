@@ -1,6 +1,11 @@
 """Fine-tuning: what a checkpoint gives to another data set, and what it must not."""
 
+import contextlib
+import csv
+import io
 import json
+import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -11,7 +16,9 @@ from configs import finetune
 from mnet_jax.models.specs import resolve
 from mnet_jax.models.tables import SPECS
 from mnet_jax.models.variables import initial_variables
+from mnet_jax.tools.cli import main
 from mnet_jax.training import checkpoint, loop
+from mnet_jax.training.reporting import read_rows
 from mnet_jax.training.start import flat, transplant
 
 
@@ -77,30 +84,171 @@ def photos(tmp_path_factory):
     return root
 
 
-def test_from_a_run_to_a_folder(digits_run, photos, tmp_path, capsys):
+def tuning(digits_run, photos, place, **fields):
+    """configs/finetune.py on the photos; features are shared by all runs under `place`."""
     config = finetune.get_config()
-    config.init.checkpoint = str(digits_run)
-    config.data.folder = str(photos)
+    config.init.checkpoint, config.data.folder = str(digits_run), str(photos)
     config.data.flip = False
     config.train.num_devices = 1
-    config.train.num_epochs = 8.0
-    metrics = loop.train(config, str(tmp_path / "tuned"))
-    said = capsys.readouterr().err
+    config.train.feature_views, config.train.feature_dir = 3, str(place / "features")
+    config.train.num_epochs, config.eval.every_epochs = 12.0, 1.0
+    config.schedule.lr_per_256 = 0.2
+    config.train.class_weights = "balanced"
+    for path, value in fields.items():
+        section, name = path.split("__")
+        config[section][name] = value
+    return config
+
+
+@pytest.fixture(scope="module")
+def tuned(digits_run, photos, tmp_path_factory):
+    """(directory with the run "tuned" and the features, what was said)."""
+    place = tmp_path_factory.mktemp("tuned")
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        loop.train(tuning(digits_run, photos, place), str(place / "tuned"))
+    return place, said.getvalue()
+
+
+def evals(workdir):
+    return [row for row in read_rows(workdir / "metrics.jsonl") if row["kind"] == "eval"]
+
+
+def assert_same_checkpoint(left, right):
+    """Same step, same bits."""
+    left, right = checkpoint.load(str(left), ema=False), checkpoint.load(str(right), ema=False)
+    assert left.step == right.step
+    left, right = flat(left.variables), flat(right.variables)
+    assert [name for name in left if left[name].tobytes() != right[name].tobytes()] == []
+
+
+def test_from_a_run_to_a_folder(digits_run, tuned):
+    place, said = tuned
     assert "Restored from" in said
     assert "Started fresh: params/classifier/kernel" in said
-    assert metrics["top1"] > 0.8  # digits it knows; chance is a third
-    tuned = checkpoint.load(str(tmp_path / "tuned"))
-    assert tuned.class_names == ("one", "two", "zero")
-    base = checkpoint.load(str(digits_run))
-    assert (tuned.config.model.name, tuned.config.model.width) == ("v1", 0.25)
-    assert tuned.config.data.image_size == base.config.data.image_size
-    assert tuned.config.data.mean == pytest.approx(base.info.mean)
-    # a second start needs the old run no more
-    config.init.checkpoint = str(digits_run)
-    saved = json.loads((tmp_path / "tuned" / "config.json").read_text())
-    assert saved["model"]["name"] == "v1"
-    again = loop.train(config, str(tmp_path / "tuned"))
-    assert again["top1"] == metrics["top1"]
+    assert "3 views each) computed in" in said
+    assert max(row["top1"] for row in evals(place / "tuned")) > 0.8  # digits it knows; chance is a third
+    run, base = checkpoint.load(str(place / "tuned")), checkpoint.load(str(digits_run))
+    assert run.class_names == ("one", "two", "zero")
+    assert (run.config.model.name, run.config.model.width) == ("v1", 0.25)
+    assert run.config.data.image_size == base.config.data.image_size
+    assert run.config.data.mean == pytest.approx(base.info.mean)
+    before, after = flat(base.variables), flat(run.variables)
+    changed = {name for name in after if after[name].tobytes() != before[name].tobytes()}
+    assert changed == {"params/classifier/kernel", "params/classifier/bias"}
+
+
+def test_the_checkpoint_is_a_whole_model(tuned, capsys):
+    """What was measured on cached features is what `mnet evaluate` measures on the images."""
+    place, _ = tuned
+    best = checkpoint.load(str(place / "tuned"), step="best")
+    assert main(["evaluate", "--checkpoint", str(place / "tuned"), "--step", "best", "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert (again["step"], again["num_images"]) == (best.step, best.metrics["num_images"])
+    assert again["top1"] == pytest.approx(best.metrics["top1"])
+    assert again["loss"] == pytest.approx(best.metrics["loss"], rel=1e-4)
+
+
+def test_the_report_is_of_the_best_evaluation(tuned):
+    place, said = tuned
+    run = place / "tuned"
+    best = checkpoint.load(str(run), step="best")
+    with open(run / "predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    right = sum(row["class"] == row["predicted"] for row in rows)
+    assert right / len(rows) == pytest.approx(best.metrics["top1"])
+    assert all(pathlib.Path(row["file"]).parent.name == row["class"] for row in rows)
+    assert f"step {best.step}: {right} of {len(rows)} right" in said
+    for name in ("confusion.png", "mistakes.png"):
+        Image.open(run / name).verify()
+    assert {path.name for path in run.iterdir()} >= {"classes.csv", "confusion.csv", "photos.csv", "left_out.csv"}
+
+
+def test_stopped_early_or_resumed_it_is_the_same(digits_run, photos, tuned, monkeypatch, capsys):
+    """Early stopping counts over an interruption; features come from the file; a finished run stays as it is."""
+    place, _ = tuned
+    config = tuning(digits_run, photos, place, train__patience=2, eval__report=False)
+    script = (0.5, 0.7, 0.6, 0.65, 0.9)  # the fourth is the second without a better one
+
+    def scripted(start):
+        values = iter(script[start:])
+        return lambda *_: lambda variables: {"top1": next(values), "top5": 1.0, "loss": 1.0, "num_images": 37}
+
+    monkeypatch.setattr(loop, "Evaluator", scripted(0))
+    loop.train(config, str(place / "whole"))
+    said = capsys.readouterr().err
+    assert "3 views each) read from" in said
+    assert "Stopped early: no better evaluation in 2" in said
+    whole = evals(place / "whole")
+    assert [row["top1"] for row in whole] == list(script[:4])
+
+    after = whole[2]["step"] + 1  # one evaluation without a better one counts already
+    monkeypatch.setattr(loop, "Evaluator", scripted(0))
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Preemption, "reached", lambda self, step: step == after)
+        loop.train(config, str(place / "resumed"))
+    assert f"Asked to stop: saved step {after}" in capsys.readouterr().err
+    monkeypatch.setattr(loop, "Evaluator", scripted(3))
+    loop.train(config, str(place / "resumed"))
+    assert_same_checkpoint(place / "whole", place / "resumed")
+    assert [row["top1"] for row in evals(place / "resumed")] == list(script[:4])
+    capsys.readouterr()
+    loop.train(config, str(place / "resumed"))
+    assert f"This run is finished: {whole[-1]['step']} of" in capsys.readouterr().err
+    assert_same_checkpoint(place / "whole", place / "resumed")
+
+
+def test_photos_that_come_or_go(digits_run, photos, tuned, tmp_path, capsys):
+    place, _ = tuned
+    root, workdir = tmp_path / "photos", tmp_path / "run"
+    shutil.copytree(photos, root)
+    shutil.copytree(place / "tuned", workdir)
+    config = tuning(digits_run, photos, place)
+    config.data.folder = str(root)
+    manifest = (workdir / "photos.csv").read_text()
+    (workdir / "config.json").write_text((workdir / "config.json").read_text().replace(str(photos), str(root)))
+    Image.fromarray(np.full((8, 8), 77, np.uint8)).save(root / "zero" / "new.png")
+    (root / "zero" / "film.mov").write_bytes(b"\0\0\0\x14ftypqt  " + b"\0" * 50)
+    loop.train(config, str(workdir))
+    said = capsys.readouterr().err
+    assert "1 photos came since this run began and are not part of it" in said
+    assert "left out 1 files: zero/film.mov (a video). All are listed in" in said
+    assert (workdir / "left_out.csv").read_text() == "file,why\nzero/film.mov,a video\n"
+    assert (workdir / "photos.csv").read_text() == manifest
+    gone = manifest.splitlines()[1].split(",")[0]
+    (root / gone).unlink()
+    with pytest.raises(ValueError, match=f"1 of the 180 images in .*photos.csv are gone: {gone}"):
+        loop.train(config, str(workdir))
+
+
+def test_features_and_probe(digits_run, photos, tmp_path, capsys):
+    """The arrays are what the classifier sees: with its kernel they give its logits."""
+    file = tmp_path / "features.npz"
+    assert main(["features", "--checkpoint", str(digits_run), str(photos), "--out", str(file)]) == 0
+    assert "features float32 [180, 256]" in capsys.readouterr().out
+    found = np.load(file)
+    assert found["class_names"].tolist() == ["one", "two", "zero"]
+    assert [pathlib.Path(name).parent.name for name in found["files"]] == found["class_names"][found["labels"]].tolist()
+    head = checkpoint.load(str(digits_run)).variables["params"]["classifier"]
+    guess = (found["features"] @ head["kernel"] + head["bias"]).argmax(1)
+    digit = np.array([1, 2, 0])[found["labels"]]
+    assert (guess == digit).mean() > 0.5  # three epochs of ten digits
+
+    assert main(["features", "--checkpoint", str(digits_run), str(photos / "two"), "--out", str(file)]) == 0
+    flat_folder = np.load(file)
+    assert set(flat_folder["labels"]) == {-1}
+    expected = dict(zip(found["files"], found["features"], strict=True))
+    for name, row in zip(flat_folder["files"], flat_folder["features"], strict=True):
+        np.testing.assert_allclose(row, expected[f"two/{name}"], rtol=1e-3, atol=1e-4)
+
+    capsys.readouterr()
+    assert main(["probe", "--checkpoint", str(digits_run), str(photos), "--k", "1", "7", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["linear_probe"]["top1"] > 0.9
+    assert set(result["neighbours"]) == {"1", "7"}
+    assert min(result["neighbours"].values()) > 0.9
+    assert main(["features", "--checkpoint", str(digits_run), str(photos), "--out", "x.csv"]) == 2
+    assert "a name that ends with .npz expected" in capsys.readouterr().err
 
 
 def test_no_such_checkpoint(tmp_path):
