@@ -6,7 +6,7 @@ Arrays are saved as NumPy, so the files are the same whether 1 or 256 chips wrot
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -31,12 +31,33 @@ def score(metrics: Mapping[str, float], metric: str) -> tuple[float, ...]:
     return (-metrics["loss"],) if metric == "loss" else (metrics[metric], -metrics["loss"])
 
 
+@dataclasses.dataclass(frozen=True)
+class _Best(ocp.checkpoint_managers.PreservationPolicy):
+    """Keeps the best checkpoint, the later of equals.
+
+    Orbax's own BestN forgets the metrics when a run starts again, and with them the best checkpoint.
+    """
+
+    scores: dict[int, tuple[float, ...]]  # of all checkpoints that were evaluated, by step
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        """One answer a checkpoint."""
+        known = [info.step for info in checkpoints if info.step in self.scores]
+        best = max(known, key=lambda step: (self.scores[step], step), default=None)
+        return [info.step == best for info in checkpoints]
+
+
 class Checkpoints:
     """The checkpoints of one run: the newest `keep`, and the best by `best_metric` besides."""
 
     def __init__(self, workdir: str, *, keep: int, best_metric: str):
         policies = ocp.checkpoint_managers
-        self._folder = _absolute(workdir) / FOLDER
+        self._folder, self._metric = _absolute(workdir) / FOLDER, best_metric
+        self._scores = {}
+        for step in _steps(self._folder):
+            metrics = _read(self._folder / str(step) / "about", ocp.JsonCheckpointHandler())["metrics"]
+            if metrics is not None:
+                self._scores[step] = score(metrics, best_metric)
         self._manager = ocp.CheckpointManager(
             self._folder,
             item_names=("state", "about"),
@@ -44,11 +65,7 @@ class Checkpoints:
                 preservation_policy=policies.AnyPreservationPolicy(
                     [
                         policies.LatestN(keep),
-                        policies.BestN(
-                            get_metric_fn=lambda metrics: score(metrics, best_metric),
-                            n=1,
-                            keep_checkpoints_without_metrics=False,
-                        ),
+                        _Best(self._scores),
                     ]
                 ),
                 save_decision_policy=policies.FixedIntervalPolicy(1),
@@ -86,6 +103,8 @@ class Checkpoints:
             if np.issubdtype(leaf.dtype, np.floating) and not np.isfinite(leaf).all():
                 raise FloatingPointError(f"{path} is not finite after step {step}: no checkpoint is written")
         about = {"config": to_json(config), "data": dataclasses.asdict(info), "metrics": metrics, "step": step}
+        if metrics is not None:
+            self._scores[step] = score(metrics, self._metric)
         self._manager.save(
             step,
             args=ocp.args.Composite(state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about)),
