@@ -16,7 +16,7 @@ def int8_model(
     *,
     batch_stats: Mapping[str, Mapping] | None = None,
     estimator: str = "mse",
-    equalized: bool = True,
+    equalized: bool = False,
 ) -> bytes:
     """The TFLite model. Its ranges are those that quantisation-aware training learnt, else observed on images.
 
@@ -26,7 +26,7 @@ def int8_model(
       batches: gives the images to calibrate on, uint8 [n, H, W, 3]; called only if they are needed.
       batch_stats: of the model, for the ranges that it learnt; None: observe them whatever it learnt.
       estimator: see `ranges.observe`.
-      equalized: whether channels are made to reach equally far first (`equalize.py`); not with learnt ranges.
+      equalized: whether channels are made to reach equally far first (`equalize.py`); not yet proven, hence off.
 
     Raises:
       ValueError: in one line, if the network has operations without int8 kernels.
