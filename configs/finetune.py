@@ -8,7 +8,7 @@ The architecture, the image size and the pixel statistics are those of the weigh
 features of eight views of each photo are computed once, and the classifier learns from them in seconds. What came of
 it is in the run's directory as confusion.png, mistakes.png and classes.csv. docs/photos.md says more.
 
-Measured on 2 CPU cores, 244 photos of ants and bees, MobileNetV2 x0.35: docs/photos.md.
+Measured on 2 CPU cores: 244 photos of ants and bees, MobileNetV2 x0.35, 93.5 % of 153 held-out photos in 60 s in all.
 """
 
 import ml_collections
