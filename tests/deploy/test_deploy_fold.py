@@ -1,0 +1,79 @@
+"""The folded graph is the network: the same logits, with nothing of training left."""
+
+import jax
+import numpy as np
+import pytest
+from networks import MEAN, STD, normalized, random_images, random_variables
+
+from mnet_jax.deploy import graph as g
+from mnet_jax.deploy.fold import fold
+from mnet_jax.deploy.interpret import interpret
+from mnet_jax.models import create_model
+
+# One network a kind of block; odd and unequal sides are where the two paddings differ most.
+CASES = [
+    ("v1", "symmetric", (45, 64)),
+    ("v3_small", "same", (64, 45)),
+    ("v4_conv_small", "symmetric", (64, 64)),
+    ("v4_hybrid_medium", "same", (64, 64)),
+]
+
+
+@pytest.mark.parametrize(("name", "padding", "size"), CASES)
+def test_logits_are_those_of_the_unfolded_network(name, padding, size):
+    model = create_model(name, num_classes=5, width=0.25, padding=padding)
+    variables, images = random_variables(model.plan), random_images(size)
+    expected = np.asarray(jax.jit(model.apply)(variables, normalized(images)))
+    graph = fold(model.plan, variables, image_size=size, input="uint8", mean=MEAN, std=STD)
+    found = np.asarray(jax.jit(lambda images: interpret(graph, images))(images))
+    assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
+    assert np.ptp(expected, axis=0).max() > 0.005 * np.abs(expected).max()  # and they depend on the image
+
+
+def test_a_graph_holds_only_what_inference_needs():
+    plan = create_model("v4_hybrid_medium", width=0.25).plan
+    graph = fold(plan, random_variables(plan), image_size=64, output="probabilities")
+    names = [node.name for node in graph.nodes]
+    assert len(set(names)) == len(names)
+    seen = {g.INPUT}
+    for node in graph.nodes:
+        assert seen.issuperset(node.inputs)
+        seen.add(node.name)
+    assert all(graph.readers(name) for name in names[:-1])
+    norms = [node for node in graph.convs() if node.name.endswith("/norm")]
+    assert [node.shape[:2] for node in norms] == [(4, 4)] * 4  # only where keys and values come from padded maps
+    assert isinstance(graph.output, g.Softmax)
+
+
+def test_shapes_in_the_graph_are_those_of_the_results():
+    plan = create_model("v4_hybrid_medium", width=0.25).plan
+    graph = fold(plan, random_variables(plan), image_size=(64, 96))
+    shapes = {}
+
+    def observe(node, value):
+        shapes[node.name] = value.shape[1:]
+        return value
+
+    jax.eval_shape(lambda images: interpret(graph, images, observe), jax.ShapeDtypeStruct((2, 64, 96, 3), np.float32))
+    assert shapes == {node.name: node.shape for node in graph.nodes}
+
+
+def test_symmetric_padding_reaches_no_further_than_the_last_window():
+    plan = create_model("v1", width=0.25, padding="symmetric").plan
+    stem = fold(plan, random_variables(plan), image_size=64).nodes[0]
+    assert stem.padding == ((1, 0), (1, 0))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"image_size": 31}, "at least 32 pixels"),
+        ({"image_size": (64, 64, 3)}, "or two, got"),
+        ({"input": "int8"}, "input must be uint8 or float"),
+        ({"output": "labels"}, "output must be probabilities or logits"),
+    ],
+)
+def test_what_cannot_be_folded_is_refused(arguments, message):
+    plan = create_model("v1", width=0.25).plan
+    with pytest.raises(ValueError, match=message):
+        fold(plan, random_variables(plan), **arguments)
