@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from mnet_jax.training.parallel import Devices
 
 _MISSING = "libtpu, the TPU compiler, is not installed (Linux on x86_64 only): pip install 'mnet_jax[tpu-check]'"
-# What libtpu asks the machine for when it is not on a TPU VM, and the lock that keeps a second process out.
-_NO_TPU = {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _SHOWN = 10
 
@@ -64,13 +62,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, out: TextIO) -> int:
     """Compiles and reports; 0 if the step fits, 1 if not."""
-    for name, value in {**_NO_TPU, "JAX_PLATFORMS": "cpu"}.items():
-        os.environ.setdefault(name, value)
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # this machine's own devices are not needed
     from absl import flags
 
-    from mnet_jax.training import launch
+    from mnet_jax.training import launch, parallel
     from mnet_jax.training.config import validate
 
+    parallel.settle_libtpu()
     config, _ = launch.parse(["mnet tpu-check", "--config", args.config, *args.overrides], flags.FlagValues())
     validate(config)
     report = check(config, args.topology)

@@ -17,6 +17,16 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 AXIS = "batch"  # the name by which a step calls the devices
 
+# A type that exists keeps libtpu quiet; a described slice (`describe_tpu`) does not depend on it.
+_NO_TPU = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-1",
+    "TPU_MIN_LOG_LEVEL": "3",
+    "TPU_STDERR_LOG_LEVEL": "3",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # two compilations at a time
+}
+
 
 def join_pod() -> None:
     """Joins the other processes of a run, if there are any: call before anything else touches jax.
@@ -24,6 +34,7 @@ def join_pod() -> None:
     Recognised: a Cloud TPU VM (one host or a whole slice), SLURM or Open MPI tasks, and the variables
     JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID. Elsewhere the run has one process.
     """
+    settle_libtpu()
     env = os.environ
     if "JAX_COORDINATOR_ADDRESS" in env and "JAX_NUM_PROCESSES" in env:
         jax.distributed.initialize(
@@ -36,6 +47,17 @@ def join_pod() -> None:
 def _on_tpu_vm() -> bool:
     wants_tpu = os.environ.get("JAX_PLATFORMS", "tpu").startswith("tpu")
     return wants_tpu and any(pathlib.Path(device).exists() for device in ("/dev/accel0", "/dev/vfio/0"))
+
+
+def settle_libtpu() -> None:
+    """Answers what libtpu asks for where it is installed and there is no TPU; call before anything asks for devices.
+
+    Otherwise it looks for the machine's description on a network that has none, and complains on stderr.
+    """
+    if any(pathlib.Path("/dev").glob("accel[0-9]*")) or any(pathlib.Path("/dev").glob("vfio/[0-9]*")):
+        return
+    for name, value in _NO_TPU.items():
+        os.environ.setdefault(name, value)
 
 
 def cache_compilations() -> None:
