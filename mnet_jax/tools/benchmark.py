@@ -8,6 +8,7 @@ from typing import TextIO
 MODES = {
     "train": ("time training steps of a model", "mnet_jax.tools.benchmark_train"),
     "infer": ("time inference of a model", "mnet_jax.tools.benchmark_infer"),
+    "step-breakdown": ("show where the time of a training step goes", "mnet_jax.tools.benchmark_breakdown"),
 }
 
 

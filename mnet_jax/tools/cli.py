@@ -41,7 +41,7 @@ _COMMANDS = {
         "mnet_jax.tools.tpu",
     ),
     "prepare": ("store a data set once with small images, for faster input", "mnet_jax.tools.prepare"),
-    "benchmark": ("measure speed: train, infer", "mnet_jax.tools.benchmark"),
+    "benchmark": ("measure speed: train, infer, input, step-breakdown", "mnet_jax.tools.benchmark"),
 }
 
 

@@ -82,21 +82,24 @@ def make_train_step(
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         augment_key, dropout_key = jax.random.split(key)
         device, size = jax.lax.axis_index(axis_name), batch["label"].shape[0]
-        inputs, targets = task.train_inputs(augment_key, batch, device * size + jnp.arange(size))
+        with jax.named_scope("augmentation"):  # the scopes' names are read by `mnet benchmark step-breakdown`
+            inputs, targets = task.train_inputs(augment_key, batch, device * size + jnp.arange(size))
         dropout_key = jax.random.fold_in(dropout_key, device)
         grads, value, batch_stats, logits = gradients(state, inputs, targets, dropout_key)
         grads, value, batch_stats = jax.lax.pmean((grads, value, batch_stats), axis_name)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        learning, frozen = layerwise.split(state.params, freeze)
-        params = {**frozen, **optax.apply_updates(learning, updates)}
+        with jax.named_scope("optimizer"):
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            learning, frozen = layerwise.split(state.params, freeze)
+            params = {**frozen, **optax.apply_updates(learning, updates)}
         completed, ema = state.step + 1, state.ema
         if ema is not None:
             decay = jnp.minimum(ema_decay, (1.0 + completed) / (10.0 + completed)) if ema_warmup else ema_decay
-            averaged = _average(
-                {"params": layerwise.split(ema["params"], freeze)[0], "batch_stats": ema["batch_stats"]},
-                {"params": layerwise.split(params, freeze)[0], "batch_stats": batch_stats},
-                decay,
-            )
+            with jax.named_scope("moving_averages"):
+                averaged = _average(
+                    {"params": layerwise.split(ema["params"], freeze)[0], "batch_stats": ema["batch_stats"]},
+                    {"params": layerwise.split(params, freeze)[0], "batch_stats": batch_stats},
+                    decay,
+                )
             ema = {"params": {**frozen, **averaged["params"]}, "batch_stats": averaged["batch_stats"]}
         metrics = {
             **jax.lax.psum(task.metrics(logits, batch), axis_name),

@@ -124,14 +124,12 @@ def cases(draw):
 
 
 @settings(deadline=None, max_examples=15, derandomize=True)
-@given(cases())
-def test_value_and_gradients_of_any_shape(case):
-    x, kernel, dy = arrays(case)
+@given(cases(), st.sampled_from(["float32", "bfloat16"]))
+def test_value_and_gradients_of_any_shape(case, dtype):
+    x, kernel, dy = arrays(case, dtype)
     stride, padding = case[6:]
-    check(
-        value_and_gradients(depthwise_conv, x, kernel, dy, stride, padding),
-        reference(x, kernel, dy, stride, padding),
-    )
+    got = value_and_gradients(depthwise_conv, x, kernel, dy, stride, padding)
+    check(got, reference(x, kernel, dy, stride, padding), dtype)
 
 
 SMALL = (2, 6, 5, 8, 3, 3, 2, ((0, 1), (1, 1)))
