@@ -114,6 +114,8 @@ def _find_plan(arrays: Arrays, layout: Layout, origin: str, model: str | None, w
     found = _search(arrays, layout, model, width)
     if found is not None:
         return found
+    if model is None and width is not None and (fitting := _search(arrays, layout, None, None)) is not None:
+        model = fitting.name
     if model is not None:
         return next(_plans(layout, model, width))
     nearest = min(

@@ -28,6 +28,7 @@ _QUIET = {
 # is heavy inside `run`.
 _COMMANDS = {
     "models": ("list the models with their sizes", "mnet_jax.tools.models_table"),
+    "weights": ("list the published weights that can be loaded", "mnet_jax.tools.weights_table"),
     "summary": ("show a model block by block: shapes, parameters, multiply-adds", "mnet_jax.tools.summary_table"),
     "evaluate": ("measure a checkpoint on a data set, counting every image once", "mnet_jax.tools.evaluate"),
     "predict": ("name what is on images, with probabilities", "mnet_jax.tools.predict"),

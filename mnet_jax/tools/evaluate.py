@@ -1,6 +1,7 @@
 """`mnet evaluate`: top-1, top-5 and loss of a checkpoint, by the config that it carries."""
 
 import argparse
+import dataclasses
 import json
 import sys
 from typing import TextIO
@@ -40,6 +41,8 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     metrics = evaluator(devices.replicate(trained.variables))
 
     averaged = "averaged" if args.ema and config.ema.decay > 0 else "raw"
+    averaged = "published" if trained.published else averaged
+    claim = trained.claim
     if args.json:
         result = {
             "checkpoint": trained.path,
@@ -48,13 +51,20 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
             "data": info.name,
             "split": info.eval_split,
             **{name: plain_number(value) for name, value in metrics.items()},
+            **({} if claim is None else {"published": dataclasses.asdict(claim)}),
         }
         print(json.dumps(result, indent=2), file=out)
         return 0
-    print(f"checkpoint  {trained.path} (step {trained.step:,}, {averaged} weights)", file=out)
+    if trained.published:
+        print(f"weights     {trained.path}", file=out)
+    else:
+        print(f"checkpoint  {trained.path} (step {trained.step:,}, {averaged} weights)", file=out)
     print(f"data        {place}", file=out)
     print(f"images      {metrics['num_images']:,}", file=out)
     print(f"top-1       {100 * metrics['top1']:.2f} %", file=out)
     print(f"top-5       {100 * metrics['top5']:.2f} %", file=out)
     print(f"loss        {metrics['loss']:.4f}", file=out)
+    if claim is not None:
+        top5 = "" if claim.top5 is None else f", top-5 {claim.top5:.2f} %"
+        print(f"published   top-1 {claim.top1:.2f} %{top5} at {claim.image_size} px ({claim.source})", file=out)
     return 0

@@ -181,7 +181,7 @@ def run_ours(case: Case, path: pathlib.Path, images: np.ndarray) -> tuple[np.nda
     logits, state = model.apply(
         trained.variables,
         images,
-        capture_intermediates=lambda module, _: module.name in names,
+        capture_intermediates=lambda module, method: module.name in names and method == "__call__",
         mutable=["intermediates"],
     )
     found = {name: value["__call__"][0] for name, value in state["intermediates"].items()}

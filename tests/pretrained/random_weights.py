@@ -6,15 +6,10 @@ import numpy as np
 
 # The cases whose logits are stored for the suite: small networks, one for each way in which layouts differ.
 GOLDEN = (
-    ("torchvision", "mobilenet_v2 x0.35"),
     ("torchvision", "mobilenet_v3_small x0.75"),
-    ("timm", "mobilenetv3_small_050"),
-    ("timm", "tf_mobilenetv3_small_minimal_100"),
     ("timm", "mobilenetv4_conv_small_035"),
-    ("timm", "mobilenetv4_hybrid_medium"),
     ("keras", "MobileNet x0.25"),
     ("keras", "MobileNetV2 x0.35"),
-    ("keras", "MobileNetV3Small x0.75"),
 )
 
 
@@ -23,7 +18,7 @@ def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
     `name` is the library's; its last part, as torch or Keras call it, says what the array is.
     """
-    generator = np.random.default_rng(zlib.crc32(name.encode()))
+    generator = np.random.default_rng(zlib.crc32(name.lower().encode()))
     values = generator.standard_normal(shape, np.float32)
     leaf = name.replace("/", ".").split(".")[-1]
     if leaf in ("running_var", "moving_variance"):

@@ -13,6 +13,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from configs import finetune
+from mnet_jax import load_pretrained
 from mnet_jax.models.specs import resolve
 from mnet_jax.models.tables import SPECS
 from mnet_jax.models.variables import initial_variables
@@ -270,3 +271,10 @@ def test_load_by_step_best_and_directory(digits_run):
         checkpoint.load(str(digits_run), step=999)
     raw, averaged = (checkpoint.load(str(digits_run), ema=ema).variables for ema in (False, True))
     assert not np.array_equal(raw["params"]["stem"]["kernel"], averaged["params"]["stem"]["kernel"])
+
+
+def test_load_pretrained_takes_a_run_too(digits_run):
+    trained = load_pretrained(digits_run, model="v1", width=0.25)
+    assert trained.class_names[0] == "0"
+    with pytest.raises(ValueError, match="is model 'v1', not 'v2'"):
+        load_pretrained(digits_run, model="v2")

@@ -1,0 +1,72 @@
+"""`mnet weights`: the catalogue of published weights, without jax and without the network."""
+
+import argparse
+import json
+from typing import TextIO
+
+from mnet_jax.models import specs
+from mnet_jax.models.tables import SPECS
+from mnet_jax.models.variables import list_variables
+from mnet_jax.pretrained.layouts import LAYOUTS
+from mnet_jax.pretrained.sources import CATALOGUE, Source
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which of them."""
+    parser.add_argument(
+        "words", nargs="*", metavar="WORD", help="only names that contain all of these, such as v4 timm"
+    )
+
+
+def run(args: argparse.Namespace, out: TextIO) -> int:
+    """Writes a line for each set of weights."""
+    found = [source for source in CATALOGUE.values() if all(word in source.name for word in args.words)]
+    if not found:
+        raise ValueError(f"no published weights whose name contains {' and '.join(args.words)}; mnet weights shows all")
+    rows = [row(source) for source in found]
+    if args.json:
+        print(json.dumps(rows, indent=2), file=out)
+        return 0
+    width = max(len(row["name"]) for row in rows)
+    print(f"{'name':<{width}}  {'model':<26}  {'pixels':>6}  {'parameters':>10}  {'top-1':>6}  {'top-5':>6}", file=out)
+    for row_ in rows:
+        model = f"{row_['model']} x{row_['width']:g}"
+        print(
+            f"{row_['name']:<{width}}  {model:<26}  {row_['image_size']:>6}  {row_['params']:>10,}  "
+            f"{_percent(row_['top1']):>6}  {_percent(row_['top5']):>6}",
+            file=out,
+        )
+    return 0
+
+
+def row(source: Source) -> dict[str, object]:
+    """One entry of the catalogue, with the parameters that its plan comes to."""
+    plan = specs.resolve(
+        SPECS[source.model],
+        num_classes=source.num_classes,
+        width=source.width,
+        width_rule=LAYOUTS[source.layout].width_rule,
+    )
+    claim = source.claim
+    return {
+        "name": source.name,
+        "model": source.model,
+        "width": source.width,
+        "num_classes": source.num_classes,
+        "image_size": source.image_size,
+        "params": sum(variable.size for variable in list_variables(plan) if variable.collection == "params"),
+        "top1": claim and claim.top1,
+        "top5": claim and claim.top5,
+        "published": claim and claim.source,
+        "padding": source.padding,
+        "norm_epsilon": source.norm_epsilon,
+        "statistics": source.statistics,
+        "eval_crop": round(source.eval_crop, 4),
+        "interpolation": source.interpolation,
+        "url": source.url,
+        "checksum": source.checksum,
+    }
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
