@@ -161,6 +161,21 @@ def plan_train(
     return draws, _plan(found, box, size, antialias_above=2.0, reduce=True)
 
 
+def planned_train_part(
+    contents: tf.Tensor, draws: tf.Tensor, plan: Plan | None, data: ml_collections.ConfigDict, size: tuple[int, int]
+) -> tf.Tensor:
+    """What `planned_train_image` decodes, before it is resized, for measurements: uint8 [h, w, 3]."""
+
+    def general() -> tf.Tensor:
+        if data.crop == "inception":
+            area, ratio = tuple(data.crop_area), tuple(data.crop_ratio)
+            return decode(contents, lambda shape: crop.inception_box(shape, draws[1:], area, ratio), reduce_to=size)
+        box = crop.whole if data.crop == "pad" else lambda shape: crop.center_box(shape, size, data.eval_crop)
+        return decode(contents, box)
+
+    return general() if plan is None else tf.cond(plan.way == _GENERAL, general, lambda: _planned_part(contents, plan))
+
+
 def planned_train_image(
     contents: tf.Tensor, draws: tf.Tensor, plan: Plan | None, data: ml_collections.ConfigDict, size: tuple[int, int]
 ) -> tf.Tensor:
@@ -245,10 +260,14 @@ def _by_plan(
     """uint8 [*size, 3], the short way where there is one. All ways give the same pixels."""
 
     def short(antialias: bool) -> tf.Tensor:
-        part = tf.slice(_decode_window(contents, plan.window, 1), plan.begin, plan.extent)
-        return _resized(tf.ensure_shape(part, [None, None, 3]), size, interpolation, antialias)
+        return _resized(_planned_part(contents, plan), size, interpolation, antialias)
 
     return tf.switch_case(plan.way, [general, lambda: short(False), lambda: short(True)])
+
+
+def _planned_part(contents: tf.Tensor, plan: Plan) -> tf.Tensor:
+    part = tf.slice(_decode_window(contents, plan.window, 1), plan.begin, plan.extent)
+    return tf.ensure_shape(part, [None, None, 3])
 
 
 def load_image(source: str | os.PathLike | bytes) -> np.ndarray:

@@ -60,16 +60,16 @@ def train_batches(
     chunks = train_chunks(data, info, batch_size, seed, start_step, process_index, process_count)
 
     def plan(contents: tf.Tensor, label: tf.Tensor, index: tf.Tensor, key: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        draws, planned = decode.plan_train(contents, key, index, data, size)
-        return contents, tf.cast(label, tf.int32), index, draws, *(planned or ())
+        draws, plans = decode.plan_train(contents, key, index, data, size)
+        return contents, tf.cast(label, tf.int32), index, draws, *(plans or ())
 
     def image(
-        contents: tf.Tensor, label: tf.Tensor, index: tf.Tensor, draws: tf.Tensor, *planned: tf.Tensor
+        contents: tf.Tensor, label: tf.Tensor, index: tf.Tensor, draws: tf.Tensor, *plans: tf.Tensor
     ) -> tuple[tf.Tensor, ...]:
-        plan = decode.Plan(*planned) if planned else None
+        plan = decode.Plan(*plans) if plans else None
         return decode.planned_train_image(contents, draws, plan, data, size), label, index
 
-    dataset = in_parallel(_planned(chunks, plan), image).batch(batch_size, drop_remainder=True)
+    dataset = in_parallel(planned(chunks, plan), image).batch(batch_size, drop_remainder=True)
     return (batch(*arrays) for arrays in run(dataset, info.name))
 
 
@@ -127,8 +127,8 @@ def eval_batches(
     def plan(contents: tf.Tensor, label: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, ...]:
         return contents, tf.cast(label, tf.int32), index, *decode.plan_eval(contents, data, size)
 
-    def image(contents: tf.Tensor, label: tf.Tensor, index: tf.Tensor, *planned: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        return decode.planned_eval_image(contents, decode.Plan(*planned), data, size), label, index
+    def image(contents: tf.Tensor, label: tf.Tensor, index: tf.Tensor, *plans: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return decode.planned_eval_image(contents, decode.Plan(*plans), data, size), label, index
 
     if start == stop:
         arrays = iter(())
@@ -138,7 +138,7 @@ def eval_batches(
             chunks = part.read().batch(_chunk_size(part.num_bytes // part.num_examples)).map(graph_function(_parse))
         else:
             chunks = _look_up_chunks(opened, tf.data.Dataset.range(start, stop))
-        arrays = run(in_parallel(_planned(chunks, plan), image).batch(batch_size), info.name)
+        arrays = run(in_parallel(planned(chunks, plan), image).batch(batch_size), info.name)
     return padded((batch(*a) for a in arrays), num_batches, batch_size, (*size, 3))
 
 
@@ -207,7 +207,7 @@ def look_up(table: records.RandomAccess, indices: tf.data.Dataset) -> tf.data.Da
     return _look_up_chunks(table, indices).prefetch(2).unbatch()
 
 
-def _planned(chunks: tf.data.Dataset, plan: Callable) -> tf.data.Dataset:
+def planned(chunks: tf.data.Dataset, plan: Callable) -> tf.data.Dataset:
     """Chunks with what `plan` makes of them, one example at a time."""
     from mnet_jax.data.host import graph_function
 

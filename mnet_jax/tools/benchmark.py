@@ -9,6 +9,7 @@ MODES = {
     "train": ("time training steps of a model", "mnet_jax.tools.benchmark_train"),
     "infer": ("time inference of a model", "mnet_jax.tools.benchmark_infer"),
     "step-breakdown": ("show where the time of a training step goes", "mnet_jax.tools.benchmark_breakdown"),
+    "input": ("time the input of a data set: reading, decoding, resizing, copying", "mnet_jax.tools.benchmark_input"),
 }
 
 

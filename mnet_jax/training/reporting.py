@@ -25,6 +25,7 @@ from types import TracebackType
 
 _FLUSH_SECONDS = 10.0  # TensorBoard files are synced to disk this often
 _BUCKET_SECONDS = 60.0  # and buckets receive copies this often
+WAIT_WORTH_MENTION = 0.2  # share of the time that steps waited for data
 _TENSORBOARD_SKIPS = ("num_images",)
 
 
@@ -61,6 +62,13 @@ def summary_lines(
     seen += [f"{statistics.median(speeds):,.0f} images/s"] if speeds else []
     if seen:
         lines.append(f"  seen   {', '.join(seen)}")
+    waits = [row["data_wait"] for row in rows if row["kind"] == "train" and row.get("data_wait") is not None]
+    wait = statistics.median(waits) if waits else 0.0
+    if wait > WAIT_WORTH_MENTION:
+        lines.append(
+            f"  waited {100 * wait:.0f} % of the time for data: `mnet prepare` stores the set with small images,"
+        )
+        lines.append("         --config.data.cache_mb keeps it in memory, `mnet benchmark input` says what binds")
     lines.append(f"  files  {place}: curves.png, metrics.jsonl, train.log, tensorboard/, checkpoints/")
     lines.append("Next:")
     if not done:
@@ -458,6 +466,7 @@ def _bar_postfix(metrics: Mapping[str, float | None]) -> dict[str, str]:
         "loss": ("loss", lambda value: f"{value:.3f}"),
         "top1": ("top-1", lambda value: f"{100 * value:.1f}%"),
         "learning_rate": ("lr", lambda value: f"{value:.2g}"),
+        "data_wait": ("data wait", lambda value: f"{100 * value:.0f}%"),
     }
     return {label: show(metrics[name]) for name, (label, show) in formats.items() if metrics.get(name) is not None}
 
