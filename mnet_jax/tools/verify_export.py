@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mnet_jax.training.trained import Trained
 
 _BATCH = 32
-_SECONDS, _WARMUP = 2.0, 3  # of each latency
+_SECONDS, _WARMUP = 1.0, 3  # of each latency
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""`mnet evaluate` and `mnet predict` on a run that was really trained."""
+"""`mnet evaluate`, `predict`, `export` and `verify-export` on a run that was really trained."""
 
 import contextlib
 import io
@@ -172,3 +172,38 @@ def test_interrupted_evaluation_says_so_in_one_line(digits_run):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert (process.returncode, out, err) == (130, "", "mnet: interrupted\n")
+
+
+def test_export_and_verify(digits_run, tmp_path, capsys):
+    target = tmp_path / "digits.onnx"
+    code, out, _ = mnet(capsys, "export", "--checkpoint", digits_run, "--format", "onnx", "--out", target, "--json")
+    assert code == 0
+    written = json.loads(out)
+    assert written["num_classes"] == 10
+    assert written["bytes"] == target.stat().st_size
+    code, out, _ = mnet(capsys, "verify-export", target, "--checkpoint", digits_run, "--num_images", "50", "--json")
+    assert code == 0
+    result = json.loads(out)
+    assert result["num_images"] == 50
+    assert result["agreement"] == 1
+    assert result["top1_file"] == result["top1_model"] > 0
+    assert result["max_relative_error"] < 1e-4
+    assert {row["runtime"] for row in result["latency_ms"]} == {"onnx", "jax"}
+
+
+def test_export_errors_are_one_line_and_leave_nothing(digits_run, tmp_path, capsys):
+    def export(*arguments):
+        return mnet(capsys, "export", "--checkpoint", digits_run, "--out", tmp_path / "m", *arguments)
+
+    for arguments, message in (
+        (("--format", "coreml"), "unknown format 'coreml'; choose one of: stablehlo"),
+        (("--format", "onnx", "--quantize", "float16"), "unknown quantize of onnx"),
+        (("--format", "onnx", "--image_size", "16"), "at least 32 pixels"),
+        (("--format", "onnx", "--date", "today"), "date must be as 2026-01-31"),
+        (("--format", "onnx", "--out", tmp_path / "none" / "m"), "there is no directory"),
+    ):
+        code, out, err = export(*arguments)
+        assert (code, out) == (2, "")
+        assert message in err
+        assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
