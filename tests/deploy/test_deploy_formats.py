@@ -110,7 +110,7 @@ def test_stride_two_needs_no_padding_operation_with_padding_same(network):
     assert set(operations) == {"CONV_2D", "DEPTHWISE_CONV_2D", "HARD_SWISH", "MEAN", "MUL", "ADD", "RESHAPE"}
     assert operations.count("HARD_SWISH") == 19
     symmetric = tflite.operations(tflite.convert(network[1], about(network[0], SIZE)))
-    assert symmetric.count("PAD") == 5  # XNNPACK joins them with the convolution behind them
+    assert symmetric.count("PAD") == 5  # one before each strided convolution
 
 
 def test_tflite_metadata_are_where_the_task_library_looks(network, files):
