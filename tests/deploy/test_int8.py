@@ -111,7 +111,7 @@ def test_estimators():
 def test_kernels_round_alike_folded_or_not():
     rng = np.random.default_rng(0)
     kernel, factor = rng.normal(size=(3, 3, 1, 8)).astype(np.float32), rng.uniform(0.1, 9, 8).astype(np.float32)
-    np.testing.assert_allclose(round_kernel(kernel * factor), round_kernel(kernel) * factor, rtol=1e-5)
+    np.testing.assert_allclose(round_kernel(kernel * factor), np.asarray(round_kernel(kernel)) * factor, rtol=1e-5)
 
 
 def test_round_between_has_256_levels_with_a_zero_and_straight_gradients():
@@ -138,6 +138,7 @@ def aware():
     return model, {"params": variables["params"], **observed(variables)}
 
 
+@pytest.mark.xfail(strict=True, reason="int8 files differ too much from their network: docs/quantization.md, Open")
 def test_trained_ranges_are_those_of_the_exported_model(aware, tmp_path):
     model, variables = aware
     graph = fold(model.plan, variables, image_size=SIZE, input="uint8", **GREY)

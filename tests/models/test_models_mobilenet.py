@@ -333,7 +333,9 @@ def test_images_of_another_form_are_refused(images):
 def test_public_names_are_lazy_and_helpful():
     assert mnet_jax.create_model is create_model
     assert mnet_jax.list_models() == list_models()
-    with pytest.raises(AttributeError, match="create_model, list_models, load_checkpoint"):
+    with pytest.raises(
+        AttributeError, match="create_model, export, list_models, load_checkpoint, load_exported, load_pretrained"
+    ):
         mnet_jax.make_model  # noqa: B018
     with pytest.raises(AttributeError, match="create_model"):
         mnet_jax.models.make_model  # noqa: B018

