@@ -36,7 +36,8 @@ def shrinker(settings: Settings) -> Callable[[bytes], bytes]:
         # While it is decoded a JPEG is shrunk to at least twice the wanted size: the filter does the rest.
         image = decode.decode(contents, crop.whole, reduce_to=(2 * short, 2 * short))
         shape = tf.cast(tf.shape(image)[:2], tf.float64)
-        size = tf.cast(tf.round(shape * (short / tf.reduce_min(shape))), tf.int32)
+        scale = tf.minimum(short / tf.reduce_min(shape), 1.0)  # what is small, but not upright, keeps its size
+        size = tf.maximum(tf.cast(tf.round(shape * scale), tf.int32), 1)
         scaled = tf.image.resize(image, size, settings.interpolation, antialias=True) + 0.5
         return tf.io.encode_jpeg(
             tf.saturate_cast(scaled, tf.uint8), quality=settings.quality, optimize_size=True, chroma_downsampling=True

@@ -180,6 +180,17 @@ def test_summary_of_a_stopped_run_and_of_one_without_rows():
     assert summary_lines([], workdir="runs/a", total_steps=30)[0] == "Stopped: step 0 of 30, epoch 0, in 0 s"
 
 
+def test_summary_says_what_to_do_where_steps_waited_for_data():
+    def text(*waits):
+        row = {"kind": "train", "epoch": 1.0, "elapsed": 1.0}
+        rows = [{**row, "step": step, "data_wait": wait} for step, wait in enumerate(waits, 1)]
+        return "\n".join(summary_lines(rows, workdir="runs/a", total_steps=len(waits)))
+
+    assert "waited 45 % of the time for data: `mnet prepare`" in text(0.1, 0.45, 0.9)
+    assert "waited" not in text(0.9, 0.1, 0.15)  # the first window has the start-up in it
+    assert "waited" not in text()
+
+
 FULL_DISK = """
 import resource, sys
 from mnet_jax.training.reporting import Reporter
