@@ -80,13 +80,13 @@ def test_draws_are_uniform_and_do_not_hang_together():
 def test_boxes_do_not_depend_on_their_neighbours():
     """To the last bit, or a resumed run would crop otherwise: it plans in other groups."""
     rng = np.random.default_rng(0)
-    shapes = tf.constant(rng.integers(1, 900, (203, 2)), tf.int32)
-    draws = tf.constant(rng.random((203, crop.NUM_DRAWS), np.float32))
+    shapes = tf.constant(rng.integers(1, 900, (67, 2)), tf.int32)
+    draws = tf.constant(rng.random((67, crop.NUM_DRAWS), np.float32))
     together = crop.inception_box(shapes, draws, (0.08, 1.0), (3 / 4, 4 / 3)).numpy()
-    for n in (1, 2, 3, 7, 16):
+    for n in (1, 3, 16):
         apart = [
             crop.inception_box(shapes[i : i + n], draws[i : i + n], (0.08, 1.0), (3 / 4, 4 / 3)).numpy()
-            for i in range(0, 203, n)
+            for i in range(0, 67, n)
         ]
         np.testing.assert_array_equal(np.concatenate(apart), together)
 
