@@ -14,6 +14,7 @@ from jax import lax
 from jax.nn import initializers
 
 from mnet_jax.models import plans
+from mnet_jax.models.dense_conv import dense_conv
 from mnet_jax.models.depthwise import depthwise_conv
 from mnet_jax.models.norm import BatchNorm
 from mnet_jax.models.quantization import round_between, round_kernel, round_observed
@@ -94,8 +95,7 @@ class Conv(nn.Module):
         elif plan.kernel == 1:
             x = (x.reshape(-1, plan.in_features) @ kernel).reshape(*x.shape[:-1], plan.features)
         else:
-            strides, layout = (plan.stride, plan.stride), ("NHWC", "HWIO", "NHWC")
-            x = lax.conv_general_dilated(x, kernel, strides, self._padding(x), dimension_numbers=layout)
+            x = dense_conv(x, kernel, plan.stride, self._padding(x))
         if plan.norm:
             x = self.compute.batch_norm("norm")(x, train=train, kernel=product)
         elif plan.bias:

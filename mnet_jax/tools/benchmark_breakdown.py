@@ -100,7 +100,7 @@ def classify(name: str) -> tuple[str, str]:
         # what is left under a depthwise or pointwise layer but outside its product is the activation
         return phase, "depthwise" if "jit(_dispatch)" in name else "activation"
     if "stem" in scopes:
-        return phase, "stem" if "conv_general_dilated" in name else "activation"
+        return phase, "stem"
     if "se" in scopes:
         return phase, "squeeze-excite"
     if "classifier" in scopes:

@@ -1,0 +1,62 @@
+"""The dense convolution's gradients against XLA's own, first and second, in both forms of the kernel gradient."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from mnet_jax.models.dense_conv import dense_conv
+
+
+def plain(x, kernel, stride, padding):
+    return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def arrays(shape, window, features, dtype="float32"):
+    rng = np.random.default_rng(0)
+    shapes = shape, (*window, shape[3], features)
+    return tuple(jnp.asarray(rng.standard_normal(shape), dtype) for shape in shapes)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("shape", "window", "features", "stride", "padding"),
+    [
+        ((2, 9, 6, 3), (3, 3), 32, 2, ((1, 1), (0, 1))),
+        ((2, 8, 8, 3), (3, 3), 16, 2, ((0, 1), (0, 1))),
+        ((1, 5, 7, 8), (5, 3), 32, 1, ((2, 2), (1, 1))),
+    ],
+)
+def test_gradients(shape, window, features, stride, padding, dtype):
+    x, kernel = arrays(shape, window, features, dtype)
+
+    def gradients(convolve, dtype):
+        def energy(x, kernel):
+            return (convolve(x, kernel, stride, padding).astype(jnp.float32) ** 2).sum()
+
+        return jax.jit(jax.value_and_grad(energy, (0, 1)))(x.astype(dtype), kernel.astype(dtype))
+
+    value, ours = gradients(dense_conv, dtype)
+    expected, theirs = gradients(plain, "float32")
+    tolerance = {"float32": 1e-5, "bfloat16": 2e-2}[dtype]
+    np.testing.assert_allclose(value, expected, rtol=tolerance)
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.dtype == dtype
+        np.testing.assert_allclose(np.asarray(a, np.float32), b, atol=tolerance * float(jnp.abs(b).max()))
+
+
+def test_second_derivatives():
+    x, kernel = arrays((1, 5, 4, 2), (3, 3), 32)
+
+    def curvature(convolve, x, kernel):
+        def energy(x, kernel):
+            return (convolve(x, kernel, 2, ((1, 1), (1, 1))) ** 3).sum()
+
+        return sum((jnp.sin(g) ** 2).sum() for g in jax.grad(energy, (0, 1))(x, kernel))
+
+    ours, theirs = (jax.jit(jax.grad(functools.partial(curvature, c), (0, 1)))(x, kernel) for c in (dense_conv, plain))
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-4 * float(jnp.abs(b).max()))
