@@ -40,6 +40,19 @@ def scale_and_zero(low: float, high: float) -> tuple[float, int]:
     return scale, int(np.clip(round(-128 - low / scale), -128, 127))
 
 
+def kernel_scale(kernel: np.ndarray, axis: int, bias: np.ndarray, in_scale: float, out_scale: float) -> np.ndarray:
+    """Scale of each output channel of a kernel, float32 [out].
+
+    That of its largest weight, unless that is next to nothing: weight decay leaves trained networks with channels whose
+    weights are about 1e-12 while their bias is what they pass on. A bias counts in_scale * scale, in int32, so their
+    scale is as large as the bias needs (with a bit left for the sum of the products), and a product is at least 2^-30
+    of a level of the result, a factor that XNNPACK takes.
+    """
+    largest = np.abs(kernel).max(tuple(i for i in range(4) if i != axis)).astype(np.float64)
+    for_bias = np.abs(bias.astype(np.float64)) / (2.0**30 * in_scale)
+    return np.maximum(np.maximum(largest / 127, for_bias), 2.0**-30 * out_scale / in_scale).astype(np.float32)
+
+
 class _Writer:
     def __init__(self, target: Int8Graph, ranges: Ranges):
         self._graph, self._grey = target.graph, target.grey
@@ -56,7 +69,8 @@ class _Writer:
 
     def model(self) -> bytes:
         shape = (1, *self._graph.input_shape)
-        pixels = self._tensor(g.INPUT, shape, np.uint8, (1.0, 0))
+        # byte `grey` is 0: with zero point 0 the bytes above 127 would be out of int8's reach
+        pixels = self._tensor(g.INPUT, shape, np.uint8, (1.0, self._grey))
         self._places[g.INPUT] = pixels
         for node in self._graph.nodes:
             self._add(node)
@@ -70,7 +84,7 @@ class _Writer:
         match node:
             case g.Pixels():
                 self._result(node, (1.0, self._grey - 128))
-                # The same bytes less 128: the input's own zero point says so without changing a value.
+                # The same bytes less 128, and zero points that far apart: no value changes.
                 self._operator("QUANTIZE", schema.QuantizeOptionsT(), [self._places[g.INPUT]], node)
             case g.Conv():
                 self._conv(node)
@@ -119,20 +133,18 @@ class _Writer:
             place, scheme = self._pad(node, place), schema.Padding.VALID
         kernel = node.kernel[:, :, 0][None] if node.depthwise else np.transpose(node.kernel, (3, 0, 1, 2))
         axis = 3 if node.depthwise else 0
-        scale = np.abs(kernel).max(tuple(i for i in range(4) if i != axis)) / 127
-        scale = np.maximum(scale, 1e-9).astype(np.float32)
+        in_scale = self._params[source][0]
+        self._result(node, scale_and_zero(*self._ranges[node.name]))
+        scale = kernel_scale(kernel, axis, node.bias, in_scale, self._params[node.name][0])
         along = (1, 1, 1, -1) if node.depthwise else (-1, 1, 1, 1)
         rounded = np.clip(np.round(kernel / scale.reshape(along)), -127, 127).astype(np.int8)
-        in_scale = self._params[source][0]
         bias_scale = (scale.astype(np.float64) * in_scale).astype(np.float32)
-        limit = np.iinfo(np.int32)
-        bias = np.clip(np.round(node.bias / bias_scale.astype(np.float64)), limit.min, limit.max).astype(np.int32)
+        bias = np.round(node.bias / bias_scale.astype(np.float64)).astype(np.int32)
         inputs = [
             place,
             self._constant(f"{node.name}/kernel", rounded, (scale, 0), axis),
             self._constant(f"{node.name}/bias", bias, (bias_scale, 0)),
         ]
-        self._result(node, scale_and_zero(*self._ranges[node.name]))
         options = schema.DepthwiseConv2DOptionsT() if node.depthwise else schema.Conv2DOptionsT()
         options.padding, options.strideW, options.strideH = scheme, stride, stride
         options.dilationWFactor = options.dilationHFactor = 1
