@@ -127,7 +127,7 @@ def _evaluations(axes: "Axes", points: Sequence["Point"]) -> None:
 
 
 def _latency_panel(axes: "Axes", points: Sequence["Point"]) -> None:
-    pairs = [(latency, p) for p in points if p.published for latency in p.latencies if latency.runtime != "tflite-int8"]
+    pairs = [(latency, p) for p in points if p.published for latency in p.latencies]
     if not pairs:
         axes.text(
             0.5, 0.5, "no latency measured here yet:\nmnet chart --measure", transform=axes.transAxes,
@@ -136,23 +136,22 @@ def _latency_panel(axes: "Axes", points: Sequence["Point"]) -> None:
         axes.set_axis_off()
         return
     newest = pairs[-1][0]
-    for runtime, filled in (("jax", False), ("tflite", True)):
-        for name, (color, marker) in _GENERATIONS.items():
-            mine = sorted(
-                ((lat.milliseconds, p) for lat, p in pairs if lat.runtime == runtime and _generation(p) == name),
-                key=lambda pair: pair[0],
-            )
-            best, frontier = -math.inf, []
-            for milliseconds, point in mine:
-                if point.top1 > best:
-                    best = point.top1
-                    frontier.append((milliseconds, point.top1))
-            axes.plot(*zip(*frontier, strict=True), color=color, linewidth=1.3, alpha=0.7) if frontier else None
-            axes.scatter(
-                [milliseconds for milliseconds, _ in mine], [p.top1 for _, p in mine], marker=marker, zorder=3,
-                s=[52 if _headline(p) else 20 for _, p in mine], facecolor=color if filled else "white",
-                edgecolor=_INK if filled else color, linewidth=1.4,
-            )  # fmt: skip
+    for name, (color, marker) in _GENERATIONS.items():
+        mine = sorted(
+            ((lat.milliseconds, p) for lat, p in pairs if _generation(p) == name),
+            key=lambda pair: pair[0],
+        )
+        best, frontier = -math.inf, []
+        for milliseconds, point in mine:
+            if point.top1 > best:
+                best = point.top1
+                frontier.append((milliseconds, point.top1))
+        axes.plot(*zip(*frontier, strict=True), color=color, linewidth=1.3, alpha=0.7) if frontier else None
+        axes.scatter(
+            [milliseconds for milliseconds, _ in mine], [p.top1 for _, p in mine], marker=marker, zorder=3,
+            s=[52 if _headline(p) else 20 for _, p in mine], facecolor="white",
+            edgecolor=color, linewidth=1.4,
+        )  # fmt: skip
     _finish(axes, f"milliseconds for one image, {_circumstances(newest)}")
 
 

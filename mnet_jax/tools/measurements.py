@@ -7,7 +7,7 @@ import pathlib
 
 DEFAULT = pathlib.Path("~/.cache/mnet_jax/measurements.json")
 
-RUNTIMES = {"jax": "JAX", "tflite": "TFLite", "tflite-int8": "TFLite int8"}
+RUNTIMES = {"jax": "JAX"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
