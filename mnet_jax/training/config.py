@@ -83,7 +83,7 @@ RANGES = {
 }
 
 # Fields that a fine-tuning config may leave None: `training/start.py` takes them from its checkpoint or weights.
-ADOPTED = ("model.name", "data.image_size")
+ADOPTED = ("model.name", "data.image_size", "data.eval_crop", "data.interpolation")
 
 # One duration, two units: give one of them.
 DURATIONS = (

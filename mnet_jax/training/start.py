@@ -45,23 +45,25 @@ def find_source(config: ml_collections.ConfigDict, workdir: str) -> Trained | No
 def adopt(config: ml_collections.ConfigDict, source: Trained | None, workdir: str) -> ml_collections.ConfigDict:
     """Fills in what a fine-tuning config leaves to its checkpoint: the model and how its images are prepared.
 
-    Where `model.name` is None, the architecture (not the dropout) and, where they are None, image size and pixel
-    statistics are those of the source, or those that this run itself noted at its first start.
+    Image size, crop and interpolation of the evaluation where they are None; where `model.name` is None, the
+    architecture (not the dropout), and pixel statistics where those are None too. All are the source's, or what this
+    run itself noted at its first start.
     """
-    if config.model.name is not None:
+    whole = config.model.name is None
+    prepared = [name for name in ("image_size", "eval_crop", "interpolation") if config.data[name] is None]
+    if not whole and not prepared:
         return config
-    if source is not None:
-        theirs = source.config
-        mean, std = theirs.data.mean or source.info.mean, theirs.data.std or source.info.std
-    else:
-        theirs = from_json((epath.Path(workdir) / "config.json").read_text())
-        mean, std = theirs.data.mean, theirs.data.std
+    theirs = from_json((epath.Path(workdir) / "config.json").read_text()) if source is None else source.config
     config = config.copy_and_resolve_references()
-    for name in ("name", "width", "width_rule", "padding", "stem_stride", "norm_epsilon"):
-        config.model[name] = theirs.model[name]
-    for name, value in (("image_size", theirs.data.image_size), ("mean", mean), ("std", std)):
-        if config.data[name] is None:
-            config.data[name] = value
+    for name in prepared:
+        config.data[name] = theirs.data[name]
+    if whole:
+        for name in ("name", "width", "width_rule", "padding", "stem_stride", "norm_epsilon"):
+            config.model[name] = theirs.model[name]
+        for name in ("mean", "std"):
+            if config.data[name] is None:
+                own = None if source is None else getattr(source.info, name)
+                config.data[name] = theirs.data[name] or own
     return config
 
 

@@ -8,6 +8,7 @@ import numpy as np
 GOLDEN = (
     ("torchvision", "mobilenet_v3_small x0.75"),
     ("timm", "mobilenetv4_conv_small_035"),
+    ("timm", "mobilenetv4_hybrid_medium"),
     ("keras", "MobileNet x0.25"),
     ("keras", "MobileNetV2 x0.35"),
 )

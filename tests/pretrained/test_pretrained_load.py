@@ -45,6 +45,9 @@ def make(case, folder):
         return files.save_safetensors(
             folder / "model.safetensors", files.library_arrays(TIMM, "v4_conv_small", 0.35), **TIMM_CONFIG
         )
+    if variant == "mobilenetv4_hybrid_medium":
+        arrays = files.library_arrays(TIMM, "v4_hybrid_medium", 1.0)
+        return files.save_safetensors(folder / "m.safetensors", arrays, architecture=variant, num_classes=10)
     if library == "timm":
         arrays = files.library_arrays(TIMM, "v3_small_minimalistic", 1.0)
         return files.save_safetensors(folder / "m.safetensors", arrays, architecture=variant, num_classes=10)
@@ -58,7 +61,8 @@ def test_logits_are_those_of_the_library(case, tmp_path, lines):
     trained = load_pretrained(make(case, tmp_path), log=lines.append)
     assert lines == []
     model = build_model(trained.config, trained.info)
-    logits = np.asarray(jax.jit(model.apply)(trained.variables, random_weights.images(64)))
+    size = 96 if "hybrid" in case[1] else 64  # attention over more than one position
+    logits = np.asarray(jax.jit(model.apply)(trained.variables, random_weights.images(size)))
     theirs = GOLDEN[" ".join(case)]
     assert np.abs(logits - theirs).max() <= 1e-4 * np.abs(theirs).max()
 
