@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from mnet_jax.deploy import equalize, int8_graph, ranges
 from mnet_jax.deploy import graph as g
+from mnet_jax.deploy import int8_graph, ranges
 from mnet_jax.deploy.metadata import About
+from mnet_jax.deploy.rounding import moments
 
 
 def int8_model(
@@ -16,7 +17,7 @@ def int8_model(
     *,
     batch_stats: Mapping[str, Mapping] | None = None,
     estimator: str = "mse",
-    equalized: bool = False,
+    nearest: bool = False,
 ) -> bytes:
     """The TFLite model. Its ranges are those that quantisation-aware training learnt, else observed on images.
 
@@ -26,7 +27,8 @@ def int8_model(
       batches: gives the images to calibrate on, uint8 [n, H, W, 3]; called only if they are needed.
       batch_stats: of the model, for the ranges that it learnt; None: observe them whatever it learnt.
       estimator: see `ranges.observe`.
-      equalized: whether channels are made to reach equally far first (`equalize.py`); it gained nothing measurable.
+      nearest: rounds each weight to the nearest, as training that knows of the rounding does, instead of so that the
+        layers' results on the images change least (`rounding.py`).
 
     Raises:
       ValueError: in one line, if the network has operations without int8 kernels.
@@ -35,9 +37,8 @@ def int8_model(
 
     target = int8_graph.rewrite(graph)
     known = ranges.learnt(target, batch_stats or {})
-    if not known:
-        images = list(batches())
-        if equalized:
-            target = equalize.equalize(target, images)
-        known = ranges.observe(target, images, estimator=estimator)
-    return tflite_int8.convert(target, known, about)
+    if known:
+        return tflite_int8.convert(target, known, about)
+    images = list(batches())
+    known = ranges.observe(target, images, estimator=estimator)
+    return tflite_int8.convert(target, known, about, None if nearest else moments(target, images))

@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Callable
 from typing import Any
 
+import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
@@ -137,13 +138,25 @@ def unpack(model: bytes) -> schema.ModelT:
     return tree
 
 
+class _SharingBuilder(flatbuffers.Builder):
+    """Writes equal vectors once: most layers have as many zero points, all 0, as others."""
+
+    def __init__(self, size: int):
+        super().__init__(size)
+        self._written: dict[tuple[str, bytes], int] = {}
+
+    def CreateNumpyVector(self, x: np.ndarray) -> int:
+        key = x.dtype.str, x.tobytes()
+        if x.dtype == np.uint8 or key not in self._written:  # not the buffers, which are aligned
+            self._written[key] = super().CreateNumpyVector(x)
+        return self._written[key]
+
+
 def pack(tree: schema.ModelT) -> bytes:
     """A model's bytes from its object tree."""
-    import flatbuffers
-
     for buffer in tree.buffers:
         buffer.__class__ = _AlignedBuffer
-    builder = flatbuffers.Builder(sum(len(buffer.data) for buffer in tree.buffers if buffer.data is not None) + 65536)
+    builder = _SharingBuilder(sum(len(buffer.data) for buffer in tree.buffers if buffer.data is not None) + 65536)
     builder.Finish(tree.Pack(builder), _IDENTIFIER)
     return bytes(builder.Output())
 

@@ -5,6 +5,8 @@ Weights are symmetric with a scale per output channel, biases int32, activations
 (LiteRT's quantisation specification).
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
@@ -12,6 +14,7 @@ from mnet_jax.deploy import graph as g
 from mnet_jax.deploy.int8_graph import Int8Graph
 from mnet_jax.deploy.metadata import About
 from mnet_jax.deploy.ranges import Ranges
+from mnet_jax.deploy.rounding import Moments, round_conv
 from mnet_jax.deploy.tflite import finish, pack
 
 _TYPES = {
@@ -28,9 +31,12 @@ _ACTIVATIONS = {
 _VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "ADD": 2, "MUL": 2, "MEAN": 2, "SOFTMAX": 2, "PAD": 2}
 
 
-def convert(target: Int8Graph, ranges: Ranges, about: About) -> bytes:
-    """The model for one image: uint8 pixels [1, H, W, 3] in, int8 scores [1, classes] out, with metadata."""
-    return finish(_Writer(target, ranges).model(), about)
+def convert(target: Int8Graph, ranges: Ranges, about: About, moments: Mapping[str, Moments] | None = None) -> bytes:
+    """The model for one image: uint8 pixels [1, H, W, 3] in, int8 scores [1, classes] out, with metadata.
+
+    `moments` are those of the layers' inputs, for how their weights are rounded; None: to the nearest.
+    """
+    return finish(_Writer(target, ranges, moments or {}).model(), about)
 
 
 def scale_and_zero(low: float, high: float) -> tuple[float, int]:
@@ -40,23 +46,20 @@ def scale_and_zero(low: float, high: float) -> tuple[float, int]:
     return scale, int(np.clip(round(-128 - low / scale), -128, 127))
 
 
-def kernel_scale(kernel: np.ndarray, axis: int, bias: np.ndarray, in_scale: float, out_scale: float) -> np.ndarray:
-    """Scale of each output channel of a kernel, float32 [out].
+def least_scale(bias: np.ndarray, in_scale: float, out_scale: float) -> np.ndarray:
+    """The smallest scale that each output channel of a kernel may have, float64 [out].
 
-    That of its largest weight, unless that is next to nothing: weight decay leaves trained networks with channels whose
-    weights are about 1e-12 while their bias is what they pass on. A bias counts in_scale * scale, in int32, so their
-    scale is as large as the bias needs (with a bit left for the sum of the products), and a product is at least 2^-30
-    of a level of the result, a factor that XNNPACK takes.
+    Weight decay leaves trained networks with channels whose weights are about 1e-12 while their bias is what they pass
+    on. A bias counts in_scale * scale, in int32, so the scale is as large as the bias needs (with a bit left for the
+    sum of the products), and a product is at least 2^-30 of a level of the result, a factor that XNNPACK takes.
     """
-    largest = np.abs(kernel).max(tuple(i for i in range(4) if i != axis)).astype(np.float64)
-    for_bias = np.abs(bias.astype(np.float64)) / (2.0**30 * in_scale)
-    return np.maximum(np.maximum(largest / 127, for_bias), 2.0**-30 * out_scale / in_scale).astype(np.float32)
+    return np.maximum(np.abs(bias.astype(np.float64)) / (2.0**30 * in_scale), 2.0**-30 * out_scale / in_scale)
 
 
 class _Writer:
-    def __init__(self, target: Int8Graph, ranges: Ranges):
+    def __init__(self, target: Int8Graph, ranges: Ranges, moments: Mapping[str, Moments]):
         self._graph, self._grey = target.graph, target.grey
-        self._ranges = ranges
+        self._ranges, self._moments = ranges, moments
         self._tree = schema.ModelT()
         self._tree.version = 3
         self._tree.buffers = [schema.BufferT()]  # the first is empty, for tensors without constants
@@ -131,18 +134,20 @@ class _Writer:
             scheme = schema.Padding.SAME
         else:
             place, scheme = self._pad(node, place), schema.Padding.VALID
-        kernel = node.kernel[:, :, 0][None] if node.depthwise else np.transpose(node.kernel, (3, 0, 1, 2))
-        axis = 3 if node.depthwise else 0
         in_scale = self._params[source][0]
         self._result(node, scale_and_zero(*self._ranges[node.name]))
-        scale = kernel_scale(kernel, axis, node.bias, in_scale, self._params[node.name][0])
-        along = (1, 1, 1, -1) if node.depthwise else (-1, 1, 1, 1)
-        rounded = np.clip(np.round(kernel / scale.reshape(along)), -127, 127).astype(np.int8)
-        bias_scale = (scale.astype(np.float64) * in_scale).astype(np.float32)
-        bias = np.round(node.bias / bias_scale.astype(np.float64)).astype(np.int32)
+        largest = np.abs(node.kernel).max((0, 1, 2)).astype(np.float64)
+        least = least_scale(node.bias, in_scale, self._params[node.name][0])
+        rounded = round_conv(node, np.maximum(largest / 127, least), least, self._moments.get(node.name))
+        bias_scale = (rounded.scale.astype(np.float64) * in_scale).astype(np.float32)
+        bias = np.round(rounded.bias / bias_scale.astype(np.float64)).astype(np.int32)
+        if node.depthwise:
+            kernel, axis = rounded.kernel[:, :, 0][None], 3
+        else:
+            kernel, axis = np.transpose(rounded.kernel, (3, 0, 1, 2)), 0
         inputs = [
             place,
-            self._constant(f"{node.name}/kernel", rounded, (scale, 0), axis),
+            self._constant(f"{node.name}/kernel", kernel, (rounded.scale, 0), axis),
             self._constant(f"{node.name}/bias", bias, (bias_scale, 0)),
         ]
         options = schema.DepthwiseConv2DOptionsT() if node.depthwise else schema.Conv2DOptionsT()

@@ -84,8 +84,8 @@ def main():
         for number in args.num_images:
             data = quantize.int8_model(graph, about, calibrate(number), estimator=estimator)
             check(f"TFLite, int8, {estimator} of {number} images", data)
-    data = quantize.int8_model(graph, about, calibrate(args.num_images[0]), equalized=True)
-    check(f"TFLite, int8, mse of {args.num_images[0]} images, equalised", data)
+    data = quantize.int8_model(graph, about, calibrate(args.num_images[0]), nearest=True)
+    check(f"TFLite, int8, mse of {args.num_images[0]} images, weights to the nearest", data)
 
 
 if __name__ == "__main__":
