@@ -1,6 +1,7 @@
 """Shared set-up: eight fake CPU devices, strict rank promotion, and the real data where it exists."""
 
 import contextlib
+import fcntl
 import os
 import pathlib
 import tempfile
@@ -46,14 +47,26 @@ def imagenet_sample(real_data, tmp_path_factory) -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
-def digits_run(tmp_path_factory) -> pathlib.Path:
-    """Directory of a short run on one device: three epochs of digits, three checkpoints."""
+def digits_run(tmp_path_factory, worker_id) -> pathlib.Path:
+    """Directory of a short run on one device: three epochs of digits, three checkpoints. One for all processes."""
+    place = tmp_path_factory.getbasetemp()
+    place = (place if worker_id == "master" else place.parent) / "digits_run"
+    place.mkdir(exist_ok=True)
+    with open(place / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the second process waits for the first
+        if not (place / "done").exists():
+            _train_digits(place)
+            (place / "done").touch()
+    return place / "run"
+
+
+def _train_digits(place: pathlib.Path) -> None:
     from configs import digits
     from mnet_jax.training import loop
 
     config = digits.get_config()
     config.model.name, config.model.width = "v1", 0.25  # the quickest to compile
-    config.data.data_dir = str(tmp_path_factory.mktemp("data"))
+    config.data.data_dir = str(place / "data")
     config.train.num_epochs = 3.0
     config.optimizer.name = "sgd"  # learns something in so few steps
     config.schedule.lr_per_256 = 0.4
@@ -61,6 +74,4 @@ def digits_run(tmp_path_factory) -> pathlib.Path:
     config.train.num_devices = 1
     config.schedule.warmup_epochs = 0.5
     config.eval.every_epochs = 1.0
-    workdir = tmp_path_factory.mktemp("run")
-    loop.train(config, str(workdir))
-    return workdir
+    loop.train(config, str(place / "run"))

@@ -15,13 +15,12 @@ from types import ModuleType
 from typing import NoReturn
 
 from mnet_jax.models.specs import check_choice
+from mnet_jax.training.libtpu import settle_libtpu
 
 # Before anything imports them: TensorFlow, absl and JAX tell of processor features and missing accelerators otherwise.
 _QUIET = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "TF_ENABLE_ONEDNN_OPTS": "0",
-    "TPU_MIN_LOG_LEVEL": "3",
-    "TPU_STDERR_LOG_LEVEL": "3",
 }
 
 # name -> (purpose, module): the module has `add_arguments(parser)` and `run(args, out) -> exit code`, and imports what
@@ -50,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    settle_libtpu()
     argv = list(sys.argv[1:] if argv is None else argv)
     traceback = "--traceback" in argv
     try:

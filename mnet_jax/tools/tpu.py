@@ -65,10 +65,9 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # this machine's own devices are not needed
     from absl import flags
 
-    from mnet_jax.training import launch, parallel
+    from mnet_jax.training import launch
     from mnet_jax.training.config import validate
 
-    parallel.settle_libtpu()
     config, _ = launch.parse(["mnet tpu-check", "--config", args.config, *args.overrides], flags.FlagValues())
     validate(config)
     report = check(config, args.topology)

@@ -15,17 +15,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-AXIS = "batch"  # the name by which a step calls the devices
+from mnet_jax.training.libtpu import settle_libtpu
 
-# A type that exists keeps libtpu quiet; a described slice (`describe_tpu`) does not depend on it.
-_NO_TPU = {
-    "TPU_SKIP_MDS_QUERY": "1",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-1",
-    "TPU_MIN_LOG_LEVEL": "3",
-    "TPU_STDERR_LOG_LEVEL": "3",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # two compilations at a time
-}
+AXIS = "batch"  # the name by which a step calls the devices
 
 
 def join_pod() -> None:
@@ -49,17 +41,6 @@ def _on_tpu_vm() -> bool:
     return wants_tpu and any(pathlib.Path(device).exists() for device in ("/dev/accel0", "/dev/vfio/0"))
 
 
-def settle_libtpu() -> None:
-    """Answers what libtpu asks for where it is installed and there is no TPU; call before anything asks for devices.
-
-    Otherwise it looks for the machine's description on a network that has none, and complains on stderr.
-    """
-    if any(pathlib.Path("/dev").glob("accel[0-9]*")) or any(pathlib.Path("/dev").glob("vfio/[0-9]*")):
-        return
-    for name, value in _NO_TPU.items():
-        os.environ.setdefault(name, value)
-
-
 def cache_compilations() -> None:
     """Keeps compiled programs in ~/.cache/mnet_jax/compiled (or JAX_COMPILATION_CACHE_DIR) for the next start."""
     if jax.config.jax_compilation_cache_dir is None:
@@ -77,6 +58,8 @@ def describe_tpu(topology: str) -> list[jax.Device]:
       ValueError: if libtpu knows no such slice.
     """
     import libtpu  # noqa: F401  (jax's own message does not name it)
+
+    settle_libtpu()
     from jax.experimental import topologies
 
     options = {"chip_config_name": "megacore"} if topology.startswith("v4:") else {}

@@ -5,6 +5,9 @@ import subprocess
 import sys
 
 import pytest
+from absl import flags
+
+from mnet_jax.training import launch
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -24,23 +27,38 @@ BAD = [
     (["--config.data.eval_split=tset", "--config.data.data_dir={tmp}"], "tset"),
     (["--config.data.name=folder", "--config.data.folder={tmp}/photos"], "photos"),
     (["--config.init.checkpoint={tmp}/run"], "no checkpoint in"),
-    (["--config.train.num_devices=99"], "there are 1 devices"),
+    (["--config.train.num_devices=99"], "there are 8 devices"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("arguments", "line"), BAD, ids=lambda value: value[0][:40] if isinstance(value, list) else "")
-def test_one_clear_line(arguments, line, tmp_path):
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
+def test_one_clear_line(arguments, line, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(flags, "FLAGS", flags.FlagValues())  # as at the start of a process
+    arguments = [argument.format(tmp=tmp_path) for argument in arguments]
+    status = launch.main(["train.py", f"--workdir={tmp_path / 'run'}", *arguments])
+    check(status, capfd.readouterr().err, line, tmp_path)
+
+
+@pytest.mark.parametrize("number", [1, 12])  # a wrong flag, wrong data
+def test_and_nothing_else_in_a_process_of_its_own(number, tmp_path):
+    arguments, line = BAD[number]
     arguments = [argument.format(tmp=tmp_path) for argument in arguments]
     done = subprocess.run(
         [sys.executable, ROOT / "train.py", f"--workdir={tmp_path / 'run'}", *arguments],
         cwd=ROOT, capture_output=True, text=True, timeout=120, env=environment(),
     )  # fmt: skip
-    assert done.returncode == 2, done.stderr
-    assert line in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
-    assert done.stderr.startswith("train.py: ")
-    assert not (tmp_path / "run" / "checkpoints").exists()
-    assert not (tmp_path / "run" / "config.json").exists()
+    check(done.returncode, done.stderr, line, tmp_path)
+
+
+def check(status, errors, line, place):
+    assert status == 2, errors
+    assert line in errors
+    assert len(errors.strip().splitlines()) == 1, errors
+    assert errors.startswith("train.py: ")
+    assert not (place / "run" / "checkpoints").exists()
+    assert not (place / "run" / "config.json").exists()
 
 
 def environment():
