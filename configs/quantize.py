@@ -16,7 +16,7 @@ def get_config() -> ml_collections.ConfigDict:
     """SGD at a tenth of a fine-tuning's rate; the ranges settle within the first epoch."""
     config = default.get_config()
     config.model.name = None  # that of the checkpoint
-    config.data.image_size = None  # that of the checkpoint
+    config.data.image_size = config.data.eval_crop = config.data.interpolation = None  # those of the checkpoint
     config.data.crop_area = (0.25, 1.0)
     config.train.batch_size = 128
     config.train.num_epochs = 3.0

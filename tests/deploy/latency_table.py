@@ -14,6 +14,7 @@ from networks import MEAN, STD, about, normalized, random_images, random_variabl
 
 from mnet_jax.deploy import formats
 from mnet_jax.deploy.fold import fold
+from mnet_jax.deploy.quantize import int8_model
 from mnet_jax.models import create_model
 from mnet_jax.tools import measure
 from mnet_jax.tools.export import file_size
@@ -32,10 +33,12 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         for format, quantizations in formats.FORMATS.items():
             for quantize in quantizations:
-                if quantize == "int8":  # needs training images: see mnet verify-export
-                    continue
                 path = pathlib.Path(folder) / f"{format}_{quantize}"
-                formats.write(graph, about(plan, size, quantize=quantize), path, format)
+                described = about(plan, size, quantize=quantize)
+                if quantize == "int8":
+                    path.write_bytes(int8_model(graph, described, lambda: [random_images(size, 16)]))
+                else:
+                    formats.write(graph, described, path, format)
                 sizes[format, quantize] = file_size(path) / 1e6
                 for threads in (1, cores) if formats.takes_threads(format) else (cores,):
                     runner = formats.load(path, threads=threads)
