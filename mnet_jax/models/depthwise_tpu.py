@@ -8,18 +8,17 @@ import jax
 from mnet_jax.models import depthwise_grouped
 from mnet_jax.models.depthwise_grouped import Padding
 
-# Channels a group: 8 beat 1, 4, 16, 32 and C in v3_large's layers (docs/depthwise.md).
+# Channels a group: 8 beats 1, 16 and 32 in nearly all layers of v3_large (docs/tpu.md).
 GROUP = 8
-# With so many channels the plain gradients are up to twice as quick, though alone they are not: in a network the
-# grouped form has its map copied into another layout first. Forward that holds where they fill whole registers.
-MANY = 256
+# Channels that fill whole registers: there the plain form is up to twice as quick (all of v1 from its third block on).
 LANES = 128
+# With so many channels the plain gradients are up to twice as quick, though alone they are not: in a network the
+# grouped form has its map copied into another layout first.
+MANY = 256
 
 
 def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
-    channels = x.shape[3]
-    group = 1 if channels >= MANY and channels % LANES == 0 else _group(channels)
-    return depthwise_grouped.convolve(x, kernel, stride, padding, group)
+    return depthwise_grouped.convolve(x, kernel, stride, padding, _group(x.shape[3]))
 
 
 def input_gradient(
@@ -35,7 +34,7 @@ def kernel_gradient(x: jax.Array, dy: jax.Array, stride: int, padding: Padding, 
 
 def _group(channels: int) -> int:
     """Channels a group; make_divisible keeps the family's widths multiples of 8, anything else takes the plain form."""
-    return GROUP if channels % GROUP == 0 else 1
+    return 1 if channels % GROUP or channels % LANES == 0 else GROUP
 
 
 def _gradient_group(channels: int) -> int:

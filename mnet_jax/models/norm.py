@@ -170,9 +170,11 @@ def _along_channels(vector: jax.Array, x: jax.Array) -> jax.Array:
 def _product_pays(dtype: jnp.dtype, in_features: int, features: int) -> bool:
     """Where it pays: the product of x with itself must be small beside x @ kernel. float32 keeps the direct form.
 
+    v1, whose layers double at most, needs 0.5 % fewer estimated cycles without it.
+
     In float32 the differences above would lose digits that the direct form has; in bfloat16 those are lost already.
     """
-    return dtype == jnp.bfloat16 and features >= 2 * in_features
+    return dtype == jnp.bfloat16 and features > 2 * in_features
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
