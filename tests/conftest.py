@@ -20,6 +20,14 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
+def pytest_collection_modifyitems(items: list) -> None:
+    """The files that take longest first: last, they would keep one core busy while the other waits."""
+    longest = ("test_training_resume", "test_data_pipeline", "test_training_finetune")
+    items.sort(
+        key=lambda item: next((place for place, name in enumerate(longest) if name in item.nodeid), len(longest))
+    )
+
+
 @pytest.fixture(scope="session")
 def real_data() -> pathlib.Path:
     """Directory of the real sample data (`MNET_DATA` or ../shared/data); skips with a reason where there is none."""
