@@ -12,7 +12,7 @@ from mnet_jax.models.depthwise_grouped import Padding
 GROUP = 8
 # Channels that fill whole registers: there the plain form is up to twice as quick (all of v1 from its third block on).
 LANES = 128
-# With so many channels the plain gradients are up to twice as quick, though alone they are not: in a network the
+# With so many channels the plain input gradient is up to twice as quick, though alone it is not: in a network the
 # grouped form has its map copied into another layout first.
 MANY = 256
 
@@ -24,18 +24,16 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> 
 def input_gradient(
     dy: jax.Array, kernel: jax.Array, stride: int, padding: Padding, image: tuple[int, int]
 ) -> jax.Array:
-    return depthwise_grouped.input_gradient(dy, kernel, stride, padding, image, _gradient_group(dy.shape[3]))
+    channels = dy.shape[3]
+    group = 1 if channels >= MANY else _group(channels)
+    return depthwise_grouped.input_gradient(dy, kernel, stride, padding, image, group)
 
 
 def kernel_gradient(x: jax.Array, dy: jax.Array, stride: int, padding: Padding, window: tuple[int, int]) -> jax.Array:
-    group = 1 if stride == 1 else _gradient_group(x.shape[3])
+    group = 1 if stride == 1 else _group(x.shape[3])
     return depthwise_grouped.kernel_gradient(x, dy, stride, padding, window, group)
 
 
 def _group(channels: int) -> int:
     """Channels a group; make_divisible keeps the family's widths multiples of 8, anything else takes the plain form."""
     return 1 if channels % GROUP or channels % LANES == 0 else GROUP
-
-
-def _gradient_group(channels: int) -> int:
-    return 1 if channels >= MANY else _group(channels)

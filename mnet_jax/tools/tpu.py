@@ -87,7 +87,7 @@ def check(config: "ml_collections.ConfigDict", topology: str) -> Report:
     import jax
 
     from mnet_jax.training.config import derive
-    from mnet_jax.training.parallel import Devices, describe_tpu
+    from mnet_jax.training.parallel import Devices, describe_tpu, uncached_compilation
 
     try:
         devices = Devices(described=describe_tpu(topology))
@@ -106,7 +106,8 @@ def check(config: "ml_collections.ConfigDict", topology: str) -> Report:
         "hbm_available_gib": chip.hbm / tpu_chips.GIB,
     }
     try:
-        compiled = lower(config, info, devices).compile()
+        with uncached_compilation():
+            compiled = lower(config, info, devices).compile()
     except jax.errors.JaxRuntimeError as error:
         needed = _needed(str(error))
         if needed is None:

@@ -5,6 +5,7 @@ the process. Batches are `[devices of this process, images a device, ...]`.
 """
 
 import collections
+import contextlib
 import itertools
 import os
 import pathlib
@@ -46,6 +47,18 @@ def cache_compilations() -> None:
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(pathlib.Path.home() / ".cache" / "mnet_jax" / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@contextlib.contextmanager
+def uncached_compilation() -> Iterator[None]:
+    """Programs for described devices cannot be read back from the cache of compiled programs: none is written."""
+    name = "jax_persistent_cache_min_compile_time_secs"
+    before = getattr(jax.config, name)
+    jax.config.update(name, float("inf"))
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
 
 
 def describe_tpu(topology: str) -> list[jax.Device]:
