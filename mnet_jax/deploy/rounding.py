@@ -97,10 +97,10 @@ def round_conv(node: g.Conv, scale: np.ndarray, least: np.ndarray, known: Moment
       least: the smallest scales that they may have, [out].
       known: what is known of its inputs.
     """
-    shape, bias = node.kernel.shape, node.bias
+    shape, bias, scale = node.kernel.shape, node.bias, np.maximum(scale, least)
     columns = node.kernel.reshape(-1, shape[-1]).astype(np.float64)
     if known is None:
-        scale = np.maximum(scale, least).astype(np.float32)
+        scale = scale.astype(np.float32)
         levels = _nearest(columns, scale)
     else:
         scale = np.maximum(_best_scale(columns, scale, known.covariance), least).astype(np.float32)

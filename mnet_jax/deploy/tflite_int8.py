@@ -138,7 +138,7 @@ class _Writer:
         self._result(node, scale_and_zero(*self._ranges[node.name]))
         largest = np.abs(node.kernel).max((0, 1, 2)).astype(np.float64)
         least = least_scale(node.bias, in_scale, self._params[node.name][0])
-        rounded = round_conv(node, np.maximum(largest / 127, least), least, self._moments.get(node.name))
+        rounded = round_conv(node, largest / 127, least, self._moments.get(node.name))
         bias_scale = (rounded.scale.astype(np.float64) * in_scale).astype(np.float32)
         bias = np.round(rounded.bias / bias_scale.astype(np.float64)).astype(np.int32)
         if node.depthwise:
