@@ -149,9 +149,9 @@ def check(config: "ml_collections.ConfigDict", topology: str) -> Report:
 def lower(config: "ml_collections.ConfigDict", info: "DatasetInfo", devices: "Devices") -> "jax.stages.Lowered":
     """The train step exactly as `training.loop` makes it, lowered for `devices` from shapes alone."""
     import jax
-    import numpy as np
 
     from mnet_jax.models.variables import initial_variables
+    from mnet_jax.training.batches import image_shapes
     from mnet_jax.training.build import build_model, build_task
     from mnet_jax.training.config import derive
     from mnet_jax.training.optimizer import make_optimizer, make_schedule
@@ -164,12 +164,7 @@ def lower(config: "ml_collections.ConfigDict", info: "DatasetInfo", devices: "De
     schedule, optimizer = make_schedule(config, plan), make_optimizer(config, plan)
     variables = initial_variables(model.plan, config.seed)
     state = jax.eval_shape(lambda variables: new_state(variables, optimizer, ema=config.ema.decay > 0), variables)
-    images = (devices.count, plan.device_batch)
-    batch = {
-        "image": jax.ShapeDtypeStruct((*images, *plan.image_size, 3), np.uint8),
-        "label": jax.ShapeDtypeStruct(images, np.int32),
-        "mask": jax.ShapeDtypeStruct(images, np.float32),
-    }
+    batch = image_shapes((devices.count, plan.device_batch), plan.image_size)
     step = devices.pmap(make_train_step(model, task, optimizer, schedule, config, AXIS), donate_state=True)
     return step.lower(state, batch)
 

@@ -3,11 +3,22 @@
 import dataclasses
 from collections.abc import Iterator
 
+import jax
 import ml_collections
 import numpy as np
 
 from mnet_jax.data import pipeline
 from mnet_jax.data.catalog import DatasetInfo
+
+
+def image_shapes(images: tuple[int, ...], image_size: tuple[int, int]) -> dict[str, jax.ShapeDtypeStruct]:
+    """What batches of images are on the devices: `images` is (devices, images a device), `image_size` (H, W)."""
+    return {
+        "image": jax.ShapeDtypeStruct((*images, *image_size, 3), np.uint8),
+        "label": jax.ShapeDtypeStruct(images, np.int32),
+        "mask": jax.ShapeDtypeStruct(images, np.float32),
+        "index": jax.ShapeDtypeStruct(images, np.int32),
+    }
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 from mnet_jax.data.catalog import DatasetInfo
 from mnet_jax.models import MobileNet
 from mnet_jax.tasks.classification import Classification
-from mnet_jax.training.batches import ImageBatches
+from mnet_jax.training.batches import ImageBatches, image_shapes
 from mnet_jax.training.features import CachedBatches, ClassifierOnly
 from mnet_jax.training.parallel import AXIS, Devices
 from mnet_jax.training.state import Tree
@@ -59,6 +59,11 @@ class Evaluator:
         self._batches = batches or ImageBatches(config, info)
         self._batch_size = device_batch * len(devices.local)
         self._step = devices.pmap(make_eval_step(model, task, AXIS), donate_state=False)
+        self._images, self._wait = (len(devices.local), device_batch), lambda: None
+
+    def compile_ahead(self, variables: Tree, image_size: tuple[int, int]) -> None:
+        """Compiles for images (H, W) beside what the caller does; only the shapes of `variables` are read."""
+        self._wait = self._devices.compile_ahead(self._step, variables, image_shapes(self._images, image_size))
 
     def __call__(self, variables: Tree) -> dict[str, float]:
         """Metrics of `variables` (replicated) over all images of the evaluation split.
@@ -67,6 +72,7 @@ class Evaluator:
           RuntimeError: if the number of images counted is not that of the split.
         """
         devices = self._devices
+        self._wait()
         batches = self._batches.evaluation(
             batch_size=self._batch_size,
             process_index=devices.process_index,

@@ -5,7 +5,7 @@ import dataclasses
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import ml_collections
@@ -15,7 +15,7 @@ from etils import epath
 from mnet_jax.data import catalog, folder, views
 from mnet_jax.tasks.classification import balanced_weights
 from mnet_jax.training import outcome, photos, start
-from mnet_jax.training.batches import ImageBatches
+from mnet_jax.training.batches import ImageBatches, image_shapes
 from mnet_jax.training.build import build_model, build_task
 from mnet_jax.training.checkpoint import Checkpoints
 from mnet_jax.training.config import RunPlan, derive, difference, due, from_json, to_json, validate
@@ -24,7 +24,7 @@ from mnet_jax.training.features import CachedBatches, ClassifierOnly, Extractor
 from mnet_jax.training.optimizer import make_optimizer, make_schedule
 from mnet_jax.training.parallel import AXIS, Devices, fetch
 from mnet_jax.training.reporting import Reporter
-from mnet_jax.training.state import new_state
+from mnet_jax.training.state import TrainState, new_state
 from mnet_jax.training.step import make_train_step
 from mnet_jax.training.stopping import Patience
 
@@ -195,16 +195,19 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
         state = devices.replicate(state)
         train_step = devices.pmap(make_train_step(learner, task, optimizer, schedule, config, AXIS), donate_state=True)
         evaluator = Evaluator(learner, task, config, info, devices, run.eval_device_batch, source)
+        finished = first_step >= run.total_steps
+        wait_for_program = _compile_ahead(train_step, evaluator, state, run, devices, source, finished=finished)
         patience = Patience(config.train.patience, config.checkpoint.best_metric)
         if first_step:
             patience.resume(checkpoints.best(), first_step, run.eval_steps, run.total_steps)
         window, metrics = Window(config.train.batch_size), None
         batches = _batches(source, run, devices, first_step)
-        finished = first_step >= run.total_steps or patience.exhausted
+        finished = finished or patience.exhausted
         for step in range(first_step + 1, run.total_steps + 1) if not finished else ():
             asked = time.perf_counter()
             batch = next(batches)
             wait = time.perf_counter() - asked
+            wait_for_program()
             state, step_metrics = train_step(state, batch)
             window.add(step, step_metrics, wait)
             reporter.advance(step)
@@ -243,6 +246,28 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
                 predictions = outcome.predict(learner, task, best, batches, devices)
                 outcome.report(workdir, predictions, config, info, step=best_step, log=reporter.info)
     return metrics
+
+
+def _compile_ahead(
+    train_step: Callable,
+    evaluator: Evaluator,
+    state: TrainState,
+    run: RunPlan,
+    devices: Devices,
+    source: ImageBatches | CachedBatches,
+    *,
+    finished: bool,
+) -> Callable[[], None]:
+    """Compiles both programs for images while the first batch is read; returns what waits for the train step's.
+
+    With cached features both are a classifier's: nothing to hide.
+    """
+    if isinstance(source, CachedBatches):
+        return lambda: None
+    images = image_shapes((len(devices.local), run.device_batch), run.image_size)
+    wait = (lambda: None) if finished else devices.compile_ahead(train_step, state, images)
+    evaluator.compile_ahead(state.variables(ema=True), run.image_size)
+    return wait
 
 
 def _batches(

@@ -5,6 +5,7 @@ the process. Batches are `[devices of this process, images a device, ...]`.
 """
 
 import collections
+import concurrent.futures
 import contextlib
 import itertools
 import os
@@ -109,6 +110,7 @@ class Devices:
                 f"in {jax.process_count()} processes: leave it None to use them all"
             )
         self.count = num_devices
+        self._compiler = concurrent.futures.ThreadPoolExecutor(1, "compiler")
         self.local = jax.local_devices()[:num_devices] if jax.process_count() == 1 else jax.local_devices()
         self.process_index, self.process_count = jax.process_index(), jax.process_count()
         mesh = Mesh(np.array(self.local), (AXIS,))
@@ -135,6 +137,33 @@ class Devices:
     def pmap_each(self, function: Callable) -> Callable:
         """`function(tree, arrays)` on the devices of this process alone: `[devices, B, ...]` -> the same, B by B."""
         return jax.pmap(function, AXIS, in_axes=(None, 0), devices=self.local)
+
+    def compile_ahead(self, step: Callable, tree: Any, batch: dict[str, jax.ShapeDtypeStruct]) -> Callable[[], None]:
+        """Compiles `step`, as `pmap` made it, beside what the caller does; its first call then finds the program.
+
+        One at a time, in the order of these calls. With several processes nothing happens ahead: there jax lowers a
+        program from arrays alone, and a donated state would be copied for it.
+
+        Args:
+          step: what `pmap` returned.
+          tree: the replicated tree that it will get; only shapes and places are read.
+          batch: shapes of the batches that it will get, [devices, B, ...].
+
+        Returns:
+          A function that waits for the program and raises what the compiler raised: call it before `step`.
+        """
+        if self.process_count > 1:
+            return lambda: None
+        held = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding, weak_type=x.weak_type), tree
+        )
+        fed = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._split) for name, x in batch.items()}
+        program = self._compiler.submit(lambda: step.lower(held, fed).compile())
+
+        def wait() -> None:
+            program.result()
+
+        return wait
 
     def split(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """`[B, ...]` of this process to `[devices, B / devices, ...]`."""

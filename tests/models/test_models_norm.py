@@ -66,6 +66,27 @@ def test_bfloat16_input_gives_float32_statistics():
     assert gradient.dtype == jnp.bfloat16
 
 
+@pytest.mark.parametrize("mean", [0.0, 10.0])
+def test_bfloat16_result_and_gradient_are_those_of_the_rounded_input(mean):
+    """Mean and bias are one vector there; against float64, with a mean of ten deviations too."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(mean + rng.normal(size=(16, 7, 7, 8)), jnp.bfloat16)
+    scale, bias = rng.normal(size=(2, 8)).astype(np.float32)
+    dy = rng.normal(size=x.shape).astype(np.float32)
+    y, pull = jax.vjp(lambda x, s, b: normalize(x, s, b, jnp.zeros(8), EPSILON, None)[0], x, scale, bias)
+    dx, dscale, dbias = pull(dy)
+
+    exact = np.asarray(x, np.float64)
+    rows = (0, 1, 2)
+    deviation = np.sqrt(exact.var(rows) + EPSILON)
+    hat = (exact - exact.mean(rows)) / deviation
+    np.testing.assert_allclose(y, hat * scale + bias, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(dscale, (dy * hat).sum(rows), rtol=1e-4, atol=2e-2)
+    np.testing.assert_allclose(dbias, dy.sum(rows), rtol=1e-4, atol=1e-3)
+    expected = scale / deviation * (dy - dy.mean(rows) - hat * (dy * hat).mean(rows))
+    np.testing.assert_allclose(np.asarray(dx, np.float64), expected, rtol=2**-8, atol=1e-4)
+
+
 def test_synchronised_over_eight_devices_is_the_global_batch():
     """Logits, statistics and gradients of a narrow network, images spread over the devices or all on one."""
     assert jax.device_count() == 8

@@ -96,10 +96,19 @@ def assert_same_bits(left, right):
 
 @pytest.fixture(scope="module")
 def uninterrupted(place):
-    """The workdir of a run on two devices that nothing disturbed."""
-    done = run(place, "whole")
+    """The workdir of a run on two devices that nothing disturbed; whole.err is what it and jax said."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_LOG_COMPILES", "1")
+        done = run(place, "whole")
     assert done.returncode == 0, done.stderr
+    (place / "whole.err").write_text(done.stderr)
     return place / "whole"
+
+
+def test_train_step_and_evaluation_are_compiled_once_each(place, uninterrupted):
+    """Ahead of their first call, which would compile them again if it did not find them."""
+    said = (place / "whole.err").read_text()
+    assert len(re.findall(r"Finished XLA compilation of jit\(_fun\)", said)) == 2  # what pmap calls all that it maps
 
 
 def interrupt(place, name, after_steps, kind, delay):
