@@ -18,6 +18,7 @@ _OPERAND = re.compile(r"%([\w.-]+)")
 _BRANCHES = re.compile(r"(?:branch_computations=\{([^}]*)\}|(?:true|false)_computation=(%[\w.-]+))")
 # They move nothing: names for what is there already, or the work of the computation that they call.
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "iota"}
+_UNKNOWN = 2**62  # from here on it is no estimate: some operations have 2**63 - 1 on tpu7x
 _ON_CHIP = "S(1)"  # a layout's memory space: 1 is the core's own memory (VMEM), none is HBM
 
 
@@ -30,7 +31,7 @@ class Operation:
     layer: str  # "block_03/depthwise", or what of the step it belongs to
     part: str  # "forward", "gradient" or "step" (augmentation, optimiser, averages)
     runs: int  # times that it runs in a step
-    cycles: int  # estimated, of all runs
+    cycles: int  # estimated, of all runs; 0 where the compiler has no estimate
     hbm_bytes: int  # read from and written to HBM, of all runs
 
     @property
@@ -88,7 +89,7 @@ def _walk(computations: dict[str, list[_Instruction]], name: str, runs: int) -> 
         elif instruction.kind == "call":
             yield from _walk(computations, _called(rest, "to_apply"), runs)
         elif instruction.kind not in _FREE and not instruction.kind.endswith("-done"):
-            cycles = _CYCLES.search(rest)
+            cycles = sum(int(found) for found in _CYCLES.findall(rest)[:1] if int(found) < _UNKNOWN)
             operands = _OPERAND.findall(rest.split("), ", 1)[0])
             moved = _hbm_bytes(instruction.shape) + sum(_hbm_bytes(shapes.get(operand, "")) for operand in operands)
             layer, part = _origin(rest)
@@ -98,7 +99,7 @@ def _walk(computations: dict[str, list[_Instruction]], name: str, runs: int) -> 
                 layer=layer,
                 part=part,
                 runs=runs,
-                cycles=runs * int(cycles[1]) if cycles else 0,
+                cycles=runs * cycles,
                 hbm_bytes=runs * moved,
             )
 

@@ -207,8 +207,9 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
             asked = time.perf_counter()
             batch = next(batches)
             wait = time.perf_counter() - asked
-            wait_for_program()
-            state, step_metrics = train_step(state, batch)
+            with _advised(config, run):
+                wait_for_program()
+                state, step_metrics = train_step(state, batch)
             window.add(step, step_metrics, wait)
             reporter.advance(step)
             stop = preemption.reached(step)
@@ -268,6 +269,24 @@ def _compile_ahead(
     wait = (lambda: None) if finished else devices.compile_ahead(train_step, state, images)
     evaluator.compile_ahead(state.variables(ema=True), run.image_size)
     return wait
+
+
+@contextlib.contextmanager
+def _advised(config: ml_collections.ConfigDict, run: RunPlan) -> Iterator[None]:
+    """Says what to type where a step does not fit into the memory of a device."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        parts = config.train.accumulate_steps
+        more = next((n for n in range(2 * parts, run.device_batch + 1) if run.device_batch % n == 0), None)
+        smaller = f"a smaller batch, --config.train.batch_size={max(1, run.device_batch // 2) * run.num_devices}"
+        equal = f"--config.train.accumulate_steps={more} (the same batch in {more} parts, one by one)"
+        raise ValueError(
+            f"a step of {run.device_batch} images a device does not fit into its memory: type "
+            + (smaller if more is None else f"{equal} or {smaller}")
+        ) from error
 
 
 def _batches(

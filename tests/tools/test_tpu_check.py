@@ -50,6 +50,13 @@ def test_a_program_is_read_operation_by_operation():
     assert operations["conv.2"].label == "block_01/depthwise gradient"
 
 
+def test_what_is_no_estimate_does_not_count():
+    text = PROGRAM.replace('"estimated_cycles":"3000"', f'"estimated_cycles":"{2**63 - 1}"')
+    cycles = {operation.name: operation.cycles for operation in tpu_program.operations(text)}
+    assert cycles["conv.1"] == 2000
+    assert cycles["conv.2"] == 0
+
+
 def test_text_of_something_else_is_refused():
     with pytest.raises(ValueError, match="no ENTRY"):
         tpu_program.operations("func @main()")

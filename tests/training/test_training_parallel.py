@@ -1,10 +1,14 @@
-"""Programs that are compiled before their first call."""
+"""Programs that are compiled before their first call, and steps that do not fit."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import default
+from mnet_jax.data import catalog
+from mnet_jax.training.config import derive
+from mnet_jax.training.loop import _advised
 from mnet_jax.training.parallel import Devices
 
 
@@ -49,3 +53,13 @@ def test_what_goes_wrong_in_the_compiler_is_raised_where_it_is_awaited():
     wait = devices.compile_ahead(summing(devices, fail), devices.replicate({"total": jnp.zeros(())}), SHAPES)
     with pytest.raises(RuntimeError, match="no such program"):
         wait()
+
+
+def test_a_step_that_does_not_fit_says_what_to_type():
+    config = default.get_config()
+    config.train.num_steps = 10
+    run = derive(config, catalog.published(config.data), 2)
+    with pytest.raises(ValueError, match=r"512 images.*accumulate_steps=2 .*batch_size=512"), _advised(config, run):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm.")
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"), _advised(config, run):
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
