@@ -3,8 +3,8 @@
 import os
 import pathlib
 
-# KiB of the core's own memory that one operation may use: 16 MiB is the compiler's own choice on v5e. Whole steps on
-# v5e need 2 to 4 % fewer estimated cycles with 24 or 28, more again with 32 and above (docs/tpu.md); v4 ignores it.
+# KiB of the core's own memory that one operation may use: 16 MiB is the compiler's own choice on v5e. v3_large's step
+# there needs 3 % fewer estimated cycles with 28; with 32 and more the gain is lost again (docs/tpu.md). v4 ignores it.
 VMEM_LIMIT = "xla_tpu_scoped_vmem_limit_kib"
 VMEM_LIMIT_KIB = 28 * 1024
 
