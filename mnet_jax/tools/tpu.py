@@ -190,16 +190,11 @@ def _needed(error: str) -> int | None:
 
 
 def _advice(needed: int, available: int, device_batch: int, devices: int, parts: int) -> str:
-    """What to type where a step does not fit: equal parts one after the other, or a smaller batch."""
+    """What to type where a step does not fit."""
+    from mnet_jax.training import device_memory
+
     # all but some hundred megabytes grow with the images at a time; the compiler keeps a part of HBM for itself
-    least = needed / (0.9 * available)
-    more = next((n for n in range(parts, device_batch + 1) if device_batch % n == 0 and n >= parts * least), None)
-    images = int(device_batch / parts / least)
-    smaller = parts * 2 ** max(0, images.bit_length() - 1) * devices
-    advice = f"type --config.train.batch_size={smaller}"
-    if more is not None:
-        advice = f"type --config.train.accumulate_steps={more} (the same batch in {more} parts, one by one) or {advice}"
-    return advice
+    return device_memory.advice(needed / (0.9 * available), device_batch, devices, parts)
 
 
 def _moved(operations: Iterable[tpu_program.Operation]) -> int:

@@ -89,7 +89,8 @@ def _walk(computations: dict[str, list[_Instruction]], name: str, runs: int) -> 
         elif instruction.kind == "call":
             yield from _walk(computations, _called(rest, "to_apply"), runs)
         elif instruction.kind not in _FREE and not instruction.kind.endswith("-done"):
-            cycles = sum(int(found) for found in _CYCLES.findall(rest)[:1] if int(found) < _UNKNOWN)
+            estimate = _CYCLES.search(rest)
+            cycles = int(estimate[1]) if estimate else 0
             operands = _OPERAND.findall(rest.split("), ", 1)[0])
             moved = _hbm_bytes(instruction.shape) + sum(_hbm_bytes(shapes.get(operand, "")) for operand in operands)
             layer, part = _origin(rest)
@@ -99,7 +100,7 @@ def _walk(computations: dict[str, list[_Instruction]], name: str, runs: int) -> 
                 layer=layer,
                 part=part,
                 runs=runs,
-                cycles=runs * cycles,
+                cycles=runs * cycles if cycles < _UNKNOWN else 0,
                 hbm_bytes=runs * moved,
             )
 

@@ -14,7 +14,7 @@ from etils import epath
 
 from mnet_jax.data import catalog, folder, views
 from mnet_jax.tasks.classification import balanced_weights
-from mnet_jax.training import outcome, photos, start
+from mnet_jax.training import device_memory, outcome, photos, start
 from mnet_jax.training.batches import ImageBatches, image_shapes
 from mnet_jax.training.build import build_model, build_task
 from mnet_jax.training.checkpoint import Checkpoints
@@ -195,19 +195,18 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
         state = devices.replicate(state)
         train_step = devices.pmap(make_train_step(learner, task, optimizer, schedule, config, AXIS), donate_state=True)
         evaluator = Evaluator(learner, task, config, info, devices, run.eval_device_batch, source)
-        finished = first_step >= run.total_steps
-        wait_for_program = _compile_ahead(train_step, evaluator, state, run, devices, source, finished=finished)
         patience = Patience(config.train.patience, config.checkpoint.best_metric)
         if first_step:
             patience.resume(checkpoints.best(), first_step, run.eval_steps, run.total_steps)
         window, metrics = Window(config.train.batch_size), None
         batches = _batches(source, run, devices, first_step)
-        finished = finished or patience.exhausted
+        finished = first_step >= run.total_steps or patience.exhausted
+        wait_for_program = _compile_ahead(train_step, evaluator, state, run, devices, source, finished=finished)
         for step in range(first_step + 1, run.total_steps + 1) if not finished else ():
             asked = time.perf_counter()
             batch = next(batches)
             wait = time.perf_counter() - asked
-            with _advised(config, run):
+            with device_memory.advised(config, run):
                 wait_for_program()
                 state, step_metrics = train_step(state, batch)
             window.add(step, step_metrics, wait)
@@ -258,7 +257,7 @@ def _compile_ahead(
     source: ImageBatches | CachedBatches,
     *,
     finished: bool,
-) -> Callable[[], None]:
+) -> Callable[[], object]:
     """Compiles both programs for images while the first batch is read; returns what waits for the train step's.
 
     With cached features both are a classifier's: nothing to hide.
@@ -269,24 +268,6 @@ def _compile_ahead(
     wait = (lambda: None) if finished else devices.compile_ahead(train_step, state, images)
     evaluator.compile_ahead(state.variables(ema=True), run.image_size)
     return wait
-
-
-@contextlib.contextmanager
-def _advised(config: ml_collections.ConfigDict, run: RunPlan) -> Iterator[None]:
-    """Says what to type where a step does not fit into the memory of a device."""
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        parts = config.train.accumulate_steps
-        more = next((n for n in range(2 * parts, run.device_batch + 1) if run.device_batch % n == 0), None)
-        smaller = f"a smaller batch, --config.train.batch_size={max(1, run.device_batch // 2) * run.num_devices}"
-        equal = f"--config.train.accumulate_steps={more} (the same batch in {more} parts, one by one)"
-        raise ValueError(
-            f"a step of {run.device_batch} images a device does not fit into its memory: type "
-            + (smaller if more is None else f"{equal} or {smaller}")
-        ) from error
 
 
 def _batches(

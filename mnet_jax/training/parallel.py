@@ -138,7 +138,7 @@ class Devices:
         """`function(tree, arrays)` on the devices of this process alone: `[devices, B, ...]` -> the same, B by B."""
         return jax.pmap(function, AXIS, in_axes=(None, 0), devices=self.local)
 
-    def compile_ahead(self, step: Callable, tree: Any, batch: dict[str, jax.ShapeDtypeStruct]) -> Callable[[], None]:
+    def compile_ahead(self, step: Callable, tree: Any, batch: dict[str, jax.ShapeDtypeStruct]) -> Callable[[], object]:
         """Compiles `step`, as `pmap` made it, beside what the caller does; its first call then finds the program.
 
         One at a time, in the order of these calls. With several processes nothing happens ahead: there jax lowers a
@@ -158,12 +158,7 @@ class Devices:
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding, weak_type=x.weak_type), tree
         )
         fed = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._split) for name, x in batch.items()}
-        program = self._compiler.submit(lambda: step.lower(held, fed).compile())
-
-        def wait() -> None:
-            program.result()
-
-        return wait
+        return self._compiler.submit(lambda: step.lower(held, fed).compile()).result
 
     def split(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """`[B, ...]` of this process to `[devices, B / devices, ...]`."""
