@@ -16,8 +16,8 @@ LANES = 128
 # With so many channels the plain input gradient is up to twice as quick, though alone it is not: in a network XLA makes
 # one loop of it and the gradient of the norm and activation before, which suits the grouped form badly.
 MANY = 256
-# A batch that does not fill the registers' lanes is laid out with channels innermost, and groups pay only here: blocks 6
-# to 9 of v3_small with 16 images need 0.75 instead of 2.04 M cycles so, with 192 images 5.59 instead of 6.56 M.
+# A batch that does not fill the registers' lanes is laid out differently, and groups pay only up to here: blocks 6 to 9
+# of v3_small with 16 images need 0.75 instead of 2.04 M cycles so, with 192 images 5.59 instead of 6.56 M.
 NARROW = 16
 
 
