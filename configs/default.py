@@ -71,7 +71,8 @@ def get_config() -> ml_collections.ConfigDict:
     train.num_epochs = placeholder(float)  # length of the run, in one of two units
     train.num_steps = placeholder(int)
     train.label_smoothing = 0.1
-    train.accumulate_steps = 1  # split each device's batch into this many parts, one update for all
+    train.accumulate_steps = 1  # split each device's batch into at least this many parts, one update for all
+    train.part_size = placeholder(int)  # and into so many that none has more images than this; None = no limit
     train.num_devices = placeholder(int)  # None = all
     train.freeze = "none"  # "none", or "backbone": only the classifier learns
     train.feature_views = 0  # frozen backbone: features of this many fixed views an image, computed once; 0 = off

@@ -27,6 +27,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.augment.mixup_alpha = 0.8
     config.augment.cutmix_alpha = 1.0
     config.augment.mix_prob = 0.3
+    config.train.part_size = 128  # fits one v5e chip's 16 GiB (docs/tpu.md)
     config.train.num_epochs = 500.0
     config.optimizer.name = "adamw"
     config.optimizer.weight_decay = 0.2

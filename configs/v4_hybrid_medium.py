@@ -24,6 +24,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.augment.randaugment_layers = 2
     config.augment.randaugment_magnitude = 10.0
     config.augment.randaugment_prob = 0.7
+    config.train.part_size = 512  # fits one v5e chip's 16 GiB (docs/tpu.md)
     config.train.num_epochs = 500.0
     config.optimizer.name = "adamw"
     config.optimizer.weight_decay = 0.1

@@ -33,7 +33,7 @@ class Report:
     devices: int
     batch_size: int
     device_batch: int
-    accumulate_steps: int
+    num_parts: int
     fits: bool
     hbm_gib: float | None  # arguments + temporaries + outputs - what outputs share with arguments
     hbm_available_gib: float
@@ -102,7 +102,7 @@ def check(config: "ml_collections.ConfigDict", topology: str) -> Report:
         "devices": devices.count,
         "batch_size": config.train.batch_size,
         "device_batch": plan.device_batch,
-        "accumulate_steps": config.train.accumulate_steps,
+        "num_parts": plan.num_parts,
         "hbm_available_gib": chip.hbm / tpu_chips.GIB,
     }
     try:
@@ -123,7 +123,7 @@ def check(config: "ml_collections.ConfigDict", topology: str) -> Report:
             bound=None,
             images_per_second_per_chip=None,
             operations=[],
-            advice=_advice(needed, chip.hbm, plan.device_batch, devices.count, config.train.accumulate_steps),
+            advice=_advice(needed, chip.hbm, plan.device_batch, devices.count, plan.num_parts),
         )
     memory, operations = compiled.memory_analysis(), tpu_program.operations(compiled.as_text())
     needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes
@@ -222,8 +222,7 @@ def _dearest(operations: list[tpu_program.Operation]) -> list[dict[str, object]]
 def _lines(report: Report) -> list[str]:
     lines = [
         f"{report.model} on {report.topology}: {report.devices} devices, {report.batch_size} images a step, "
-        f"{report.device_batch} a device"
-        + (f" in {report.accumulate_steps} parts" if report.accumulate_steps > 1 else ""),
+        f"{report.device_batch} a device" + (f" in {report.num_parts} parts" if report.num_parts > 1 else ""),
         f"HBM a device      {report.hbm_gib:.2f} GiB of {report.hbm_available_gib:.0f} GiB"
         + ("" if report.fits else ": DOES NOT FIT"),
     ]

@@ -52,6 +52,7 @@ RANGES = {
     "train.num_steps": (1, math.inf),
     "train.label_smoothing": (0.0, 1.0 - _TINY),
     "train.accumulate_steps": (1, math.inf),
+    "train.part_size": (1, math.inf),
     "train.num_devices": (1, math.inf),
     "train.feature_views": (0, 1000),
     "train.patience": (1, math.inf),
@@ -109,6 +110,7 @@ class RunPlan:
     log_steps: int
     num_devices: int
     device_batch: int
+    num_parts: int  # of a device's batch, one after the other
     eval_device_batch: int
     image_size: tuple[int, int]
 
@@ -323,6 +325,12 @@ def _steps(config: ml_collections.ConfigDict, pair: tuple[str, str], steps_per_e
     return None if epochs is None else epochs * steps_per_epoch
 
 
+def num_parts(config: ml_collections.ConfigDict, device_batch: int) -> int:
+    """Into how many equal parts the step splits a device's batch: the fewest that the two fields allow."""
+    least, largest = config.train.accumulate_steps, config.train.part_size or device_batch
+    return next(n for n in range(least, device_batch + 1) if device_batch % n == 0 and device_batch // n <= largest)
+
+
 def derive(config: ml_collections.ConfigDict, info: "DatasetInfo", num_devices: int) -> RunPlan:
     """Resolves a validated config for a data set and the number of devices of the whole run.
 
@@ -356,6 +364,7 @@ def derive(config: ml_collections.ConfigDict, info: "DatasetInfo", num_devices: 
         log_steps=config.log.every_steps,
         num_devices=num_devices,
         device_batch=batch // num_devices,
+        num_parts=num_parts(config, batch // num_devices),
         eval_device_batch=math.ceil(min(config.eval.batch_size, info.num_eval) / num_devices),
         image_size=image_size(config),
     )

@@ -16,7 +16,7 @@ def advice(least: float, device_batch: int, devices: int, parts: int) -> str:
       least: by what factor there are too many images at a time, at least.
       device_batch: images a device in a step.
       devices: of the run.
-      parts: `train.accumulate_steps` as it is.
+      parts: of a device's batch as it is.
     """
     more = next((n for n in range(parts, device_batch + 1) if device_batch % n == 0 and n >= parts * least), None)
     images = int(device_batch / parts / least)
@@ -41,5 +41,5 @@ def advised(config: ml_collections.ConfigDict, run: RunPlan) -> Iterator[None]:
             raise
         raise ValueError(
             f"a step of {run.device_batch} images a device does not fit into its memory: "
-            + advice(2, run.device_batch, run.num_devices, config.train.accumulate_steps)  # how much is not known here
+            + advice(2, run.device_batch, run.num_devices, run.num_parts)  # how much is not known here
         ) from error

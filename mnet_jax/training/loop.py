@@ -291,4 +291,5 @@ def _headline(config: ml_collections.ConfigDict, info: catalog.DatasetInfo, run:
         f"{info.num_classes} classes, {height}x{width} px; {run.total_steps:,} steps of "
         f"{config.train.batch_size} images ({run.epoch(run.total_steps):.4g} epochs) "
         f"on {devices.count} x {devices.local[0].device_kind}"
+        + (f", a device's {run.device_batch} images in {run.num_parts} parts" if run.num_parts > 1 else "")
     )

@@ -10,6 +10,7 @@ import ml_collections
 import optax
 
 from mnet_jax.training import layerwise
+from mnet_jax.training.config import num_parts
 from mnet_jax.training.state import TrainState, Tree
 
 Batch = dict[str, jax.Array]
@@ -37,7 +38,7 @@ def make_train_step(
     Randomness: `fold_in(seed, step)`, then the example's position in the whole batch (augmentation) or the device
     (dropout).
     """
-    parts, ema_decay, ema_warmup = config.train.accumulate_steps, config.ema.decay, config.ema.warmup
+    ema_decay, ema_warmup = config.ema.decay, config.ema.warmup
     freeze = config.train.freeze
 
     def loss(
@@ -48,7 +49,7 @@ def make_train_step(
         return jnp.mean(task.loss(logits, targets)), (updated["batch_stats"], logits)
 
     def gradients(
-        state: TrainState, inputs: jax.Array, targets: jax.Array, key: jax.Array
+        state: TrainState, inputs: jax.Array, targets: jax.Array, key: jax.Array, parts: int
     ) -> tuple[Tree, jax.Array, Tree, jax.Array]:
         """Mean gradient and loss over `parts` equal parts, one after the other, and the logits of all.
 
@@ -85,7 +86,7 @@ def make_train_step(
         with jax.named_scope("augmentation"):  # the scopes' names are read by `mnet benchmark step-breakdown`
             inputs, targets = task.train_inputs(augment_key, batch, device * size + jnp.arange(size))
         dropout_key = jax.random.fold_in(dropout_key, device)
-        grads, value, batch_stats, logits = gradients(state, inputs, targets, dropout_key)
+        grads, value, batch_stats, logits = gradients(state, inputs, targets, dropout_key, num_parts(config, size))
         grads, value, batch_stats = jax.lax.pmean((grads, value, batch_stats), axis_name)
         with jax.named_scope("optimizer"):
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)

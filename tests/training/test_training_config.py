@@ -168,6 +168,24 @@ def test_batch_must_divide_over_devices_and_parts():
         config_lib.derive(config, an_info(), num_devices=8)
 
 
+@pytest.mark.parametrize(
+    ("least", "part_size", "num_devices", "parts"),
+    [
+        (1, None, 1, 1),
+        (1, 96, 1, 1),
+        (1, 95, 1, 2),
+        (1, 40, 1, 3),
+        (4, 40, 1, 4),
+        (1, 40, 4, 1),
+        (1, 1, 2, 48),
+        (1, 7, 1, 16),
+    ],
+)
+def test_a_device_takes_no_more_images_at_a_time_than_part_size(least, part_size, num_devices, parts):
+    config = a_config(train__batch_size=96, train__accumulate_steps=least, train__part_size=part_size)
+    assert config_lib.derive(config, an_info(), num_devices).num_parts == parts
+
+
 def test_warmup_longer_than_the_run():
     with pytest.raises(ValueError, match="warm-up of 10 steps"):
         config_lib.derive(a_config(schedule__warmup_steps=10), an_info(), num_devices=1)

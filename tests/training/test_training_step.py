@@ -96,10 +96,19 @@ def softmax_regression(params, batch):
     return -np.log((p * one_hot).sum(1)), {"kernel": x.T @ error, "bias": error.sum(0)}, p
 
 
-@pytest.mark.parametrize(("num_devices", "parts"), [(1, 1), (8, 1), (1, 4), (4, 2)])
-def test_update_is_softmax_regression(num_devices, parts):
+@pytest.mark.parametrize(
+    ("num_devices", "parts", "fields"),
+    [
+        (1, 1, {}),
+        (8, 1, {}),
+        (1, 4, {"train.accumulate_steps": 4}),
+        (4, 2, {"train.accumulate_steps": 2}),
+        (2, 4, {"train.part_size": 3}),  # of 8 images a device
+    ],
+)
+def test_update_is_softmax_regression(num_devices, parts, fields):
     """However the batch is split over devices and accumulation steps, the update is the one of the whole batch."""
-    run = Run(small_config(**{"train.accumulate_steps": parts}), num_devices=num_devices)
+    run = Run(small_config(**fields), num_devices=num_devices)
     params = jax.tree.map(lambda x: np.asarray(x, np.float64), fetch(run.state.params)["classifier"])
     for step in range(3):
         batch = a_batch(seed=step)
