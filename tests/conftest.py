@@ -28,6 +28,19 @@ def pytest_collection_modifyitems(items: list) -> None:
     )
 
 
+@pytest.fixture
+def mnet(capsys):
+    """The command in this process, with its eight devices: arguments -> exit code, stdout, stderr."""
+    from mnet_jax.tools.cli import main
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        code = main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def real_data() -> pathlib.Path:
     """Directory of the real sample data (`MNET_DATA` or ../shared/data); skips with a reason where there is none."""

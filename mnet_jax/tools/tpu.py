@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 from mnet_jax.tools import tpu_chips, tpu_program
 
 if TYPE_CHECKING:
+    import flax.linen as nn
     import jax
     import ml_collections
 
@@ -146,11 +147,12 @@ def check(config: "ml_collections.ConfigDict", topology: str) -> Report:
     )
 
 
-def lower(config: "ml_collections.ConfigDict", info: "DatasetInfo", devices: "Devices") -> "jax.stages.Lowered":
-    """The train step exactly as `training.loop` makes it, lowered for `devices` from shapes alone."""
+def lower(
+    config: "ml_collections.ConfigDict", info: "DatasetInfo", devices: "Devices", model: "nn.Module | None" = None
+) -> "jax.stages.Lowered":
+    """The train step exactly as `training.loop` makes it, or with another `model`, lowered from shapes alone."""
     import jax
 
-    from mnet_jax.models.variables import initial_variables
     from mnet_jax.training.batches import image_shapes
     from mnet_jax.training.build import build_model, build_task
     from mnet_jax.training.config import derive
@@ -160,9 +162,10 @@ def lower(config: "ml_collections.ConfigDict", info: "DatasetInfo", devices: "De
     from mnet_jax.training.step import make_train_step
 
     plan = derive(config, info, devices.count)
-    model, task = build_model(config, info, axis_name=AXIS), build_task(config, info)
+    model, task = model or build_model(config, info, axis_name=AXIS), build_task(config, info)
     schedule, optimizer = make_schedule(config, plan), make_optimizer(config, plan)
-    variables = initial_variables(model.plan, config.seed)
+    image = jax.ShapeDtypeStruct((1, *plan.image_size, 3), "float32")
+    variables = jax.eval_shape(lambda image: model.init(jax.random.key(0), image, train=False), image)
     state = jax.eval_shape(lambda variables: new_state(variables, optimizer, ema=config.ema.decay > 0), variables)
     batch = image_shapes((devices.count, plan.device_batch), plan.image_size)
     step = devices.pmap(make_train_step(model, task, optimizer, schedule, config, AXIS), donate_state=True)

@@ -3,10 +3,10 @@
     python tests/benchmarks/tpu_cycles.py [--models v1,v2,v3_large,v3_small,v4_conv_medium] [--topology v5e:2x2]
 
 Plain Flax is what everyone writes: `nn.Conv` with `feature_group_count`, `nn.BatchNorm`, the same layers in the same
-order, bfloat16, with the compiler's own options. Both go through the same `make_train_step` with RMSprop and averaged
-weights, without augmentation, pmapped over the slice with `--batch` images a device. `--kinds plain,tuned,ours`
-compiles plain Flax once more with the compiler's options that we set (training/libtpu.py). A line a net: cycles, bytes
-accessed, and our cycles over those of each other kind.
+order, bfloat16, with the compiler's own options. Both go through the step that `mnet tpu-check` compiles, with RMSprop
+and averaged weights, without augmentation, pmapped over the slice with `--batch` images a device. `--kinds
+plain,tuned,ours` compiles plain Flax once more with the compiler's options that we set (training/libtpu.py). A line a
+net: cycles, bytes accessed, and our cycles over those of each other kind.
 """
 
 import argparse
@@ -23,15 +23,10 @@ from configs import default
 from mnet_jax.data import catalog
 from mnet_jax.models import plans
 from mnet_jax.models.layers import gelu, relu6
-from mnet_jax.tools import tpu_program
-from mnet_jax.training.batches import image_shapes
-from mnet_jax.training.build import build_model, build_task
-from mnet_jax.training.config import derive
+from mnet_jax.tools import tpu, tpu_program
+from mnet_jax.training.build import build_model
 from mnet_jax.training.libtpu import VMEM_LIMIT
-from mnet_jax.training.optimizer import make_optimizer, make_schedule
 from mnet_jax.training.parallel import AXIS, Devices, describe_tpu, uncached_compilation
-from mnet_jax.training.state import new_state
-from mnet_jax.training.step import make_train_step
 
 # KiB, the compiler's own: an option of one compilation goes before what `describe_tpu` sets for the process.
 DEFAULT = {VMEM_LIMIT: 16 * 1024}
@@ -88,20 +83,6 @@ class Plain(nn.Module):
         return nn.Dense(plan.classifier.features)(x)
 
 
-def compile_step(model: nn.Module, config: object, devices: Devices, options: dict[str, int]) -> "jax.stages.Compiled":
-    """The pmapped train step of either net, compiled with these options of the compiler."""
-    info = catalog.published(config.data)
-    plan, task = derive(config, info, devices.count), build_task(config, info)
-    schedule, optimizer = make_schedule(config, plan), make_optimizer(config, plan)
-    image = jnp.zeros((1, *plan.image_size, 3))
-    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
-    state = jax.eval_shape(lambda variables: new_state(variables, optimizer, ema=True), variables)
-    batch = image_shapes((devices.count, plan.device_batch), plan.image_size)
-    step = devices.pmap(make_train_step(model, task, optimizer, schedule, config, AXIS), donate_state=True)
-    with uncached_compilation():
-        return step.lower(state, batch).compile(compiler_options=options)
-
-
 def main() -> None:
     """Prints a line a net as soon as it is compiled."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -116,12 +97,14 @@ def main() -> None:
         config.model.name, config.model.dtype = name, "bfloat16"
         config.data.image_size = SIZES.get(name, 224)
         config.train.batch_size, config.train.num_steps = args.batch * devices.count, 100_000
-        ours = build_model(config, catalog.published(config.data), axis_name=AXIS)
+        info = catalog.published(config.data)
+        ours = build_model(config, info, axis_name=AXIS)
         line, cycles = [f"{name:<16}{args.topology}"], {}
         for kind in args.kinds.split(","):
             start = time.process_time()
             model, options = ours if kind == "ours" else Plain(ours.plan), DEFAULT if kind == "plain" else {}
-            compiled = compile_step(model, config, devices, options)
+            with uncached_compilation():
+                compiled = tpu.lower(config, info, devices, model).compile(compiler_options=options)
             cycles[kind] = sum(operation.cycles for operation in tpu_program.operations(compiled.as_text()))
             moved = compiled.cost_analysis()["bytes accessed"]
             line.append(f"{kind} {cycles[kind] / 1e6:.2f} M cycles {moved / 1e9:.2f} GB")

@@ -16,7 +16,6 @@ import files
 from configs import finetune
 from mnet_jax import load_checkpoint, load_pretrained
 from mnet_jax.pretrained.layouts import KERAS, TIMM
-from mnet_jax.tools.cli import main
 from mnet_jax.training import loop
 from mnet_jax.training.build import build_model
 from mnet_jax.training.start import flat
@@ -24,13 +23,6 @@ from mnet_jax.training.start import flat
 ROOT = pathlib.Path(__file__).parents[2]
 CLASSES = ("ant", "bee", "cat")
 EDGE = 73  # pixels: timm's crop of 0.875 for 64 px takes the middle 64 of 73, with no resampling
-
-
-def mnet(capsys, *arguments):
-    """Runs the command in this process; returns exit code, stdout, stderr."""
-    code = main([str(argument) for argument in arguments])
-    out, err = capsys.readouterr()
-    return code, out, err
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +64,8 @@ def expected(weights, photos):
     return dict(zip(map(str, paths), exponents / exponents.sum(1, keepdims=True), strict=True))
 
 
-def test_predict_is_the_network_on_its_own_preprocessing(weights, photos, expected, capsys):
-    code, out, err = mnet(capsys, "predict", "--weights", weights, photos / "val", "--top", 3, "--json")
+def test_predict_is_the_network_on_its_own_preprocessing(weights, photos, expected, mnet):
+    code, out, err = mnet("predict", "--weights", weights, photos / "val", "--top", 3, "--json")
     assert (code, err) == (0, "")
     images = json.loads(out)["images"]
     assert len(images) == 12
@@ -82,8 +74,8 @@ def test_predict_is_the_network_on_its_own_preprocessing(weights, photos, expect
         np.testing.assert_allclose([found[name] for name in CLASSES], expected[image["image"]], rtol=1e-3, atol=1e-5)
 
 
-def test_evaluate_is_the_same(weights, photos, expected, capsys):
-    code, out, err = mnet(capsys, "evaluate", "--weights", weights, "--folder", photos, "--json")
+def test_evaluate_is_the_same(weights, photos, expected, mnet):
+    code, out, err = mnet("evaluate", "--weights", weights, "--folder", photos, "--json")
     assert (code, err) == (0, "mnet: evaluating 12 images of folder, split val\n")
     result = json.loads(out)
     labels = [CLASSES.index(pathlib.Path(path).parent.name) for path in expected]
@@ -93,11 +85,11 @@ def test_evaluate_is_the_same(weights, photos, expected, capsys):
     assert result["loss"] == pytest.approx(-np.mean(np.log(probabilities[np.arange(12), labels])), rel=1e-3)
 
 
-def test_real_weights_on_real_images(real_data, imagenet_sample, capsys):
+def test_real_weights_on_real_images(real_data, imagenet_sample, mnet):
     """Keras' V1 x0.25 on 300 validation images: 182 right when it was measured; two on the edge may fall otherwise."""
     file = real_data / "weights" / "keras_v1_0.25_224.h5"
     options = ("--like", "keras/mobilenet_0.25_224", "--data", "imagenet2012", "--data_dir", imagenet_sample, "--json")
-    code, out, _ = mnet(capsys, "evaluate", "--weights", file, *options)
+    code, out, _ = mnet("evaluate", "--weights", file, *options)
     result = json.loads(out)
     assert code == 0
     assert result["num_images"] == 300
@@ -105,11 +97,11 @@ def test_real_weights_on_real_images(real_data, imagenet_sample, capsys):
     assert result["published"]["top1"] == 49.8
 
 
-def test_predict_knows_the_names_of_imagenet(real_data, tmp_path, capsys):
+def test_predict_knows_the_names_of_imagenet(real_data, tmp_path, mnet):
     photo = tmp_path / "grey.png"
     Image.fromarray(np.full((300, 200), 99, np.uint8)).save(photo)
     file = real_data / "weights" / "keras_v1_0.25_224.h5"
-    code, out, _ = mnet(capsys, "predict", "--weights", file, photo, "--top", 2)
+    code, out, _ = mnet("predict", "--weights", file, photo, "--top", 2)
     assert code == 0
     lines = out.splitlines()
     assert len(lines) == 3
@@ -140,12 +132,12 @@ def test_train_starts_from_them_as_they_were_made(weights, photos, tmp_path, cap
     assert "This run is finished" in capsys.readouterr().err
 
 
-def test_a_backbone_without_classifier_is_refused_where_one_is_needed(tmp_path, capsys):
+def test_a_backbone_without_classifier_is_refused_where_one_is_needed(tmp_path, mnet):
     arrays = files.library_arrays(KERAS, "v2", 0.35)
     bare = {name: array for name, array in arrays.items() if not name.startswith("predictions/")}
     path = files.save_keras(tmp_path / "bare.h5", bare)
     for command in (("evaluate", "--data", "digits"), ("predict", "a.png")):
-        code, out, err = mnet(capsys, command[0], "--weights", path, *command[1:])
+        code, out, err = mnet(command[0], "--weights", path, *command[1:])
         assert (code, out) == (2, "")
         assert re.search(r"mnet: .*bare\.h5 has no classifier: train one with python train\.py .*\n$", err)
 
@@ -158,8 +150,8 @@ def test_a_backbone_without_classifier_is_refused_where_one_is_needed(tmp_path, 
         (("--checkpoint", "runs/none", "--like", "keras/mobilenet_0.25_224"), "--like goes with --weights"),
     ],
 )
-def test_errors_are_one_line(arguments, message, capsys):
-    code, out, err = mnet(capsys, "evaluate", "--data", "digits", *arguments)
+def test_errors_are_one_line(arguments, message, mnet):
+    code, out, err = mnet("evaluate", "--data", "digits", *arguments)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert message in err
 
@@ -175,8 +167,8 @@ def test_train_refuses_weights_that_are_none(photos, tmp_path):
 # --- The catalogue ---
 
 
-def test_the_catalogue_names_what_it_holds(capsys):
-    code, out, _ = mnet(capsys, "weights", "--json")
+def test_the_catalogue_names_what_it_holds(mnet):
+    code, out, _ = mnet("weights", "--json")
     rows = {row["name"]: row for row in json.loads(out)}
     assert code == 0
     assert len(rows) == 86
@@ -187,21 +179,21 @@ def test_the_catalogue_names_what_it_holds(capsys):
     assert rows["timm/mobilenetv4_conv_medium.e500_r256_in1k"]["top1"] == pytest.approx(79.92, abs=0.005)
 
 
-def test_words_choose_and_no_match_is_told(capsys):
-    code, out, _ = mnet(capsys, "weights", "v4", "hybrid_large")
+def test_words_choose_and_no_match_is_told(mnet):
+    code, out, _ = mnet("weights", "v4", "hybrid_large")
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()[1:]] == [
         "timm/mobilenetv4_hybrid_large.ix_e600_r384_in1k",
         "timm/mobilenetv4_hybrid_large.e600_r384_in1k",
     ]
-    code, out, err = mnet(capsys, "weights", "v9")
+    code, out, err = mnet("weights", "v9")
     assert (code, out) == (2, "")
     assert "no published weights whose name contains v9" in err
 
 
-def test_the_documented_table_is_the_catalogue(capsys):
+def test_the_documented_table_is_the_catalogue(mnet):
     """docs/weights.md has a row for each entry, with its figures."""
-    _, out, _ = mnet(capsys, "weights", "--json")
+    _, out, _ = mnet("weights", "--json")
     text = (ROOT / "docs" / "weights.md").read_text()
     documented = re.findall(
         r"^\| `(\S+)` \| (\S+) x(\S+) \| (\d+) \| ([\d,]+) \| (\S+) \| (\S+) \|", text, re.MULTILINE
@@ -219,8 +211,8 @@ def test_the_documented_table_is_the_catalogue(capsys):
     ]
 
 
-def test_the_readme_names_the_best_of_each_architecture(capsys):
-    _, out, _ = mnet(capsys, "weights", "--json")
+def test_the_readme_names_the_best_of_each_architecture(mnet):
+    _, out, _ = mnet("weights", "--json")
     rows = [row for row in json.loads(out) if row["top1"] is not None]
     shown = re.findall(
         r"^\| `(\w+)` \| `(\w+/\S+)` \| (\d+) \| ([\d.]+) \| (\d+) \|$", ROOT.joinpath("README.md").read_text(), re.M

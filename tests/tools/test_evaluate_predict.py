@@ -21,13 +21,6 @@ from mnet_jax.training.reporting import read_rows
 MNET = pathlib.Path(sys.executable).with_name("mnet")
 
 
-def mnet(capsys, *arguments):
-    """Runs the command in this process, with its eight devices; returns exit code, stdout, stderr."""
-    code = main([str(argument) for argument in arguments])
-    out, err = capsys.readouterr()
-    return code, out, err
-
-
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     """The test split as 8 x 8 PNG files, `<label>_<row>.png`."""
@@ -59,9 +52,9 @@ def test_evaluate_repeats_what_training_measured(digits_run, measured):
     assert measured["loss"] == pytest.approx(last["loss"], rel=1e-5)
 
 
-def test_evaluate_options(digits_run, capsys):
+def test_evaluate_options(digits_run, mnet):
     options = ["--raw", "--split", "train[:101]", "--batch_size", "24", "--step", "latest"]
-    code, out, _ = mnet(capsys, "evaluate", "--checkpoint", digits_run, *options)
+    code, out, _ = mnet("evaluate", "--checkpoint", digits_run, *options)
     assert code == 0
     assert re.search(r"^checkpoint .*raw weights", out, re.MULTILINE)
     assert re.search(r"^data +digits, split train\[:101\]$", out, re.MULTILINE)
@@ -69,7 +62,7 @@ def test_evaluate_options(digits_run, capsys):
     assert re.search(r"^top-1 +[\d.]+ %$", out, re.MULTILINE)
 
 
-def test_evaluate_on_a_folder(digits_run, photos, measured, tmp_path, capsys):
+def test_evaluate_on_a_folder(digits_run, photos, measured, tmp_path, mnet):
     """The same images as files give the same figures."""
     for number, file in enumerate(photos.iterdir()):
         for part in ("train", "val"):
@@ -77,7 +70,7 @@ def test_evaluate_on_a_folder(digits_run, photos, measured, tmp_path, capsys):
         (tmp_path / "val" / file.name[0] / file.name).write_bytes(file.read_bytes())
         other = Image.new("RGB", (9, 9), (number % 256, number // 256, 0))  # a copy would be left out of one of them
         other.save(tmp_path / "train" / file.name[0] / file.name)
-    code, out, _ = mnet(capsys, "evaluate", "--checkpoint", digits_run, "--folder", tmp_path, "--json")
+    code, out, _ = mnet("evaluate", "--checkpoint", digits_run, "--folder", tmp_path, "--json")
     result = json.loads(out)
     assert code == 0
     assert (result["data"], result["num_images"]) == ("folder", 360)
@@ -85,26 +78,26 @@ def test_evaluate_on_a_folder(digits_run, photos, measured, tmp_path, capsys):
     assert result["loss"] == pytest.approx(measured["loss"], rel=1e-5)
 
 
-def test_evaluate_refuses_other_classes(digits_run, tmp_path, capsys):
+def test_evaluate_refuses_other_classes(digits_run, tmp_path, mnet):
     for red, name in enumerate(("cat", "dog")):
         for green, part in enumerate(("val", "train")):
             (tmp_path / part / name).mkdir(parents=True)
             Image.new("RGB", (9, 9), (red, green, 0)).save(tmp_path / part / name / "a.png")
-    code, out, err = mnet(capsys, "evaluate", "--checkpoint", digits_run, "--folder", tmp_path)
+    code, out, err = mnet("evaluate", "--checkpoint", digits_run, "--folder", tmp_path)
     assert (code, out) == (2, "")
     assert re.fullmatch(r"mnet: folder has 2 classes, the checkpoint knows 10: .*\n", err)
 
 
-def test_evaluate_and_predict_name_the_steps_there_are(digits_run, capsys):
+def test_evaluate_and_predict_name_the_steps_there_are(digits_run, mnet):
     for command in (["evaluate"], ["predict", "a.png"]):
-        code, out, err = mnet(capsys, *command, "--checkpoint", digits_run, "--step", "7")
+        code, out, err = mnet(*command, "--checkpoint", digits_run, "--step", "7")
         assert (code, out) == (2, "")
         assert re.fullmatch(r"mnet: no checkpoint 7 in .*: choose best, latest or one of \d+.*\n", err)
 
 
-def test_predict_agrees_with_evaluate_on_every_image(digits_run, photos, measured, capsys):
+def test_predict_agrees_with_evaluate_on_every_image(digits_run, photos, measured, mnet):
     """Accuracy and, which is sharper for a young network, the mean loss of the probabilities given to the labels."""
-    code, out, err = mnet(capsys, "predict", "--checkpoint", digits_run, "--top", 10, photos, "--json")
+    code, out, err = mnet("predict", "--checkpoint", digits_run, "--top", 10, photos, "--json")
     assert (code, err) == (0, "")
     images = json.loads(out)["images"]
     assert len(images) == 360
@@ -118,25 +111,25 @@ def test_predict_agrees_with_evaluate_on_every_image(digits_run, photos, measure
     assert np.mean(np.array(places) < 5) == pytest.approx(measured["top5"], abs=1e-9)
 
 
-def test_predict_all_classes_sums_to_one_whatever_the_batch(digits_run, photos, capsys):
+def test_predict_all_classes_sums_to_one_whatever_the_batch(digits_run, photos, mnet):
     files = sorted(photos.glob("3_*.png"))[:5]
     answers = []
     for size in (2, 32):
         options = ["--top", "99", "--batch_size", size, "--json"]
-        code, out, _ = mnet(capsys, "predict", "--checkpoint", digits_run, *files, *options)
+        code, out, _ = mnet("predict", "--checkpoint", digits_run, *files, *options)
         assert code == 0
         answers.append([[row["probability"] for row in image["predictions"]] for image in json.loads(out)["images"]])
     np.testing.assert_allclose(np.sum(answers, -1), 1.0, rtol=1e-5)
     np.testing.assert_allclose(answers[1], answers[0], rtol=1e-4)
 
 
-def test_predict_tells_bad_images_and_goes_on(digits_run, photos, tmp_path, capsys):
+def test_predict_tells_bad_images_and_goes_on(digits_run, photos, tmp_path, mnet):
     good = sorted(photos.glob("7_*.png"))[0]
     broken, missing, text = tmp_path / "broken.png", tmp_path / "missing.jpg", tmp_path / "notes.jpg"
     broken.write_bytes(good.read_bytes()[:60])
     text.write_text("not an image")
     arguments = [broken, good, missing, text, tmp_path / "*.jpg", f"{photos}/7_*.png"]
-    code, out, err = mnet(capsys, "predict", "--checkpoint", digits_run, "--top", 3, *arguments)
+    code, out, err = mnet("predict", "--checkpoint", digits_run, "--top", 3, *arguments)
     assert code == 1
     lines = err.splitlines()
     assert len(lines) == 4  # notes.jpg twice: by its name and by the pattern
@@ -146,7 +139,7 @@ def test_predict_tells_bad_images_and_goes_on(digits_run, photos, tmp_path, caps
     assert out.splitlines()[0] == str(good)
     assert all(re.fullmatch(r" +[\d.]+ %  \d", line) for line in out.splitlines()[1:4])
     assert len(out.splitlines()) == 4 * 37
-    code, out, _ = mnet(capsys, "predict", "--checkpoint", digits_run, broken, good, "--json")
+    code, out, _ = mnet("predict", "--checkpoint", digits_run, broken, good, "--json")
     first, second = json.loads(out)["images"]
     assert code == 1
     assert set(first) == {"image", "error"}
@@ -174,14 +167,14 @@ def test_interrupted_evaluation_says_so_in_one_line(digits_run):
     assert (process.returncode, out, err) == (130, "", "mnet: interrupted\n")
 
 
-def test_export_and_verify(digits_run, tmp_path, capsys):
+def test_export_and_verify(digits_run, tmp_path, mnet):
     target = tmp_path / "digits.onnx"
-    code, out, _ = mnet(capsys, "export", "--checkpoint", digits_run, "--format", "onnx", "--out", target, "--json")
+    code, out, _ = mnet("export", "--checkpoint", digits_run, "--format", "onnx", "--out", target, "--json")
     assert code == 0
     written = json.loads(out)
     assert written["num_classes"] == 10
     assert written["bytes"] == target.stat().st_size
-    code, out, _ = mnet(capsys, "verify-export", target, "--checkpoint", digits_run, "--num_images", "50", "--json")
+    code, out, _ = mnet("verify-export", target, "--checkpoint", digits_run, "--num_images", "50", "--json")
     assert code == 0
     result = json.loads(out)
     assert result["num_images"] == 50
@@ -191,9 +184,9 @@ def test_export_and_verify(digits_run, tmp_path, capsys):
     assert {row["runtime"] for row in result["latency_ms"]} == {"onnx", "jax"}
 
 
-def test_export_errors_are_one_line_and_leave_nothing(digits_run, tmp_path, capsys):
+def test_export_errors_are_one_line_and_leave_nothing(digits_run, tmp_path, mnet):
     def export(*arguments):
-        return mnet(capsys, "export", "--checkpoint", digits_run, "--out", tmp_path / "m", *arguments)
+        return mnet("export", "--checkpoint", digits_run, "--out", tmp_path / "m", *arguments)
 
     for arguments, message in (
         (("--format", "coreml"), "unknown format 'coreml'; choose one of: stablehlo"),
