@@ -16,9 +16,11 @@ LANES = 128
 # With so many channels the plain input gradient is up to twice as quick, though alone it is not: in a network XLA makes
 # one loop of it and the gradient of the norm and activation before, which suits the grouped form badly.
 MANY = 256
-# A batch that does not fill the registers' lanes is laid out differently, and groups pay only up to here: blocks 6 to 9
-# of v3_small with 16 images need 0.75 instead of 2.04 M cycles so, with 192 images 5.59 instead of 6.56 M.
+# A batch that does not fill the registers' lanes is laid out differently: groups pay only up to here (the stem and first
+# three blocks of v3_large with 64 images: 14.4 instead of 17.5 M cycles), and not at all with few images (those of
+# v3_small with 16 images, and its fourth block: 3.64 with them, 3.19 without; with 32 images 3.99 and 4.17).
 NARROW = 16
+FEW = 16
 
 
 def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
@@ -43,6 +45,6 @@ def kernel_gradient(x: jax.Array, dy: jax.Array, stride: int, padding: Padding, 
 def _group(x: jax.Array) -> int:
     """Channels a group; make_divisible keeps the family's widths multiples of 8, anything else takes the plain form."""
     images, channels = x.shape[0], x.shape[3]
-    if channels % GROUP or channels % LANES == 0 or (images % LANES and channels > NARROW):
+    if channels % GROUP or channels % LANES == 0:
         return 1
-    return GROUP
+    return GROUP if images % LANES == 0 or (images > FEW and channels <= NARROW) else 1

@@ -24,6 +24,7 @@ from jax import lax
 from jax.nn import initializers
 
 from mnet_jax.models import plans
+from mnet_jax.models.pointwise import pointwise_conv
 
 CPU_CHAIN = 16  # positions of a map that are summed in registers
 
@@ -50,7 +51,7 @@ class BatchNorm(nn.Module):
         averages = self.frozen or not train
         fused = kernel is not None and not averages and self.axis_name is None
         if kernel is not None and not (fused and _product_pays(x.dtype, *kernel.shape)):
-            x, kernel = product(x, kernel), None
+            x, kernel = pointwise_conv(x, kernel), None
         if averages:
             return _affine(x, mean.value, lax.rsqrt(var.value + epsilon), scale, bias)
 
@@ -208,15 +209,10 @@ def normalize_product(
     return _product_forward(x, kernel, scale, bias, epsilon)[0]
 
 
-def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """x [..., I] @ kernel [I, C] as a product of two matrices."""
-    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[1])
-
-
 def _product_forward(
     x: jax.Array, kernel: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
 ) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
-    outputs = normalize(product(x, kernel), scale, bias, jnp.zeros_like(scale), epsilon, None)
+    outputs = normalize(pointwise_conv(x, kernel), scale, bias, jnp.zeros_like(scale), epsilon, None)
     _, mean, variance = outputs
     return outputs, (x, kernel, mean, lax.rsqrt(variance + epsilon), scale)
 

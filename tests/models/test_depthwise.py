@@ -223,11 +223,29 @@ def test_one_export_for_three_backends():
 )
 def test_each_backend_gets_its_own_form(platform, wanted, unwanted):
     """Lowered ahead of time, on this machine, whatever it has."""
-    shapes = jax.ShapeDtypeStruct((2, 6, 5, 16), jnp.float32), jax.ShapeDtypeStruct((3, 3, 1, 16), jnp.float32)
-    forward = jax.jit(lambda x, kernel: depthwise_conv(x, kernel, 1, ((1, 1), (1, 1))))
-    text = forward.trace(*shapes).lower(lowering_platforms=(platform,)).as_text()
+    text = lowered(platform, images=128, channels=16)
     assert wanted in text
     assert unwanted not in text
+
+
+def lowered(platform, images, channels):
+    shapes = (
+        jax.ShapeDtypeStruct((images, 6, 5, channels), jnp.float32),
+        jax.ShapeDtypeStruct((3, 3, 1, channels), jnp.float32),
+    )
+    forward = jax.jit(lambda x, kernel: depthwise_conv(x, kernel, 1, ((1, 1), (1, 1))))
+    return forward.trace(*shapes).lower(lowering_platforms=(platform,)).as_text()
+
+
+@pytest.mark.parametrize(
+    ("images", "channels", "group"),
+    [
+        (128, 64, 8), (256, 72, 8), (128, 128, 1), (128, 20, 1),
+        (64, 64, 1), (64, 16, 8), (192, 72, 1), (16, 16, 1), (8, 8, 1),
+    ],
+)  # fmt: skip
+def test_groups_on_tpu_follow_channels_and_images(images, channels, group):
+    assert f"feature_group_count = {channels // group} " in lowered("tpu", images, channels)
 
 
 @pytest.mark.parametrize(

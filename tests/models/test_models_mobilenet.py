@@ -273,6 +273,10 @@ def multiply_adds(jaxpr):
         elif equation.primitive.name == "conv_general_dilated":
             *window, inputs, _ = equation.invars[1].aval.shape
             total += outputs * math.prod(window) * inputs
+        elif equation.primitive.name == "cond":  # a layer's forms for other backends
+            (each,) = {multiply_adds(branch.jaxpr) for branch in equation.params["branches"]}
+            total += each
+            continue
         for inner in jaxprs_in_params(equation.params):
             total += multiply_adds(inner)
     return total
