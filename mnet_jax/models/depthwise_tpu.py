@@ -16,9 +16,9 @@ LANES = 128
 # With so many channels the plain input gradient is up to twice as quick, though alone it is not: in a network XLA makes
 # one loop of it and the gradient of the norm and activation before, which suits the grouped form badly.
 MANY = 256
-# A batch that does not fill the registers' lanes is laid out differently: groups pay only up to here (the stem and first
-# three blocks of v3_large with 64 images: 14.4 instead of 17.5 M cycles), and not at all with few images (those of
-# v3_small with 16 images, and its fourth block: 3.64 with them, 3.19 without; with 32 images 3.99 and 4.17).
+# A batch that does not fill the registers' lanes is laid out differently: groups pay only up to here (stem and three
+# blocks of v3_large with 64 images: 14.4 instead of 17.5 M cycles), and not at all with few images (stem and four
+# blocks of v3_small: 3.64 with and 3.19 without them for 16 images, 3.99 and 4.17 for 32).
 NARROW = 16
 FEW = 16
 

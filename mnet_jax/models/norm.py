@@ -235,8 +235,8 @@ def _product_backward(epsilon: float, residuals: tuple[jax.Array, ...], cotangen
     dkernel = (x_g - jnp.outer(x_sum, mean_g) - x_centred * c[None]) * a[None]
     through_x = exact(k * (a * c)[None], k.T).astype(x.dtype)
     constant = exact(k, a * (mean_g - mean * c))
-    back = functools.partial(jnp.matmul, preferred_element_type=jnp.float32)
-    dx = back(g, (k * a[None]).T.astype(x.dtype)) - back(x, through_x) - constant.reshape((1,) * len(rows) + (-1,))
+    dx = pointwise_conv(g, (k * a[None]).T.astype(x.dtype), True) - pointwise_conv(x, through_x, True)
+    dx -= constant.reshape((1,) * len(rows) + (-1,))
     return dx.astype(x.dtype), dkernel.astype(kernel.dtype), dot * inverse, g_sum
 
 

@@ -7,44 +7,57 @@ another layout and back: the stem and first three blocks of v3_large with 64 ima
 products and 14.4 M as convolutions (docs/tpu.md).
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 
-@jax.custom_vjp
-def pointwise_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """x [..., I] @ kernel [I, O]; reverse-mode derivatives of any order."""
-    return lax.platform_dependent(x, kernel, tpu=_convolve if x.ndim == 4 else _multiply, default=_multiply)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def pointwise_conv(x: jax.Array, kernel: jax.Array, wide: bool = False) -> jax.Array:
+    """x [..., I] @ kernel [I, O], in x's dtype or (`wide`) float32; reverse-mode derivatives of any order."""
+    other = functools.partial(_multiply, wide=wide)
+    on_tpu = functools.partial(_convolve, wide=wide) if x.ndim == 4 else other
+    return lax.platform_dependent(x, kernel, tpu=on_tpu, default=other)
 
 
-def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return pointwise_conv(x, kernel), (x, kernel)
+def _forward(x: jax.Array, kernel: jax.Array, wide: bool) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return pointwise_conv(x, kernel, wide), (x, kernel)
 
 
-def _backward(saved: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
-    matrices = _gradients(_multiply)
-    return lax.platform_dependent(*saved, dy, tpu=_gradients(_convolve) if dy.ndim == 4 else matrices, default=matrices)
+def _backward(wide: bool, saved: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+    dy = dy.astype(saved[0].dtype)
+    other = functools.partial(_gradients, _multiply)
+    on_tpu = functools.partial(_gradients, _convolve) if dy.ndim == 4 else other
+    return lax.platform_dependent(*saved, dy, tpu=on_tpu, default=other)
 
 
 pointwise_conv.defvjp(_forward, _backward)
 
 
-def _convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return lax.conv_general_dilated(x, kernel[None, None], (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+def _convolve(x: jax.Array, kernel: jax.Array, wide: bool = False) -> jax.Array:
+    return lax.conv_general_dilated(
+        x,
+        kernel[None, None],
+        (1, 1),
+        "VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        preferred_element_type=jnp.float32 if wide else None,
+    )
 
 
-def _multiply(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[1])
+def _multiply(x: jax.Array, kernel: jax.Array, wide: bool = False) -> jax.Array:
+    rows = x.reshape(-1, x.shape[-1])
+    y = jnp.matmul(rows, kernel, preferred_element_type=jnp.float32 if wide else None)
+    return y.reshape(*x.shape[:-1], kernel.shape[1])
 
 
-def _gradients(form: Callable[[jax.Array, jax.Array], jax.Array]) -> Callable[..., tuple[jax.Array, jax.Array]]:
+def _gradients(
+    form: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array, kernel: jax.Array, dy: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """Of x and of the kernel, as reverse mode derives them from this form."""
-
-    def both(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
-        (dx,) = jax.linear_transpose(lambda x: form(x, kernel), x)(dy)
-        (dkernel,) = jax.linear_transpose(lambda kernel: form(x, kernel), kernel)(dy)
-        return dx, dkernel
-
-    return both
+    (dx,) = jax.linear_transpose(lambda x: form(x, kernel), x)(dy)
+    (dkernel,) = jax.linear_transpose(lambda kernel: form(x, kernel), kernel)(dy)
+    return dx, dkernel

@@ -36,9 +36,21 @@ def test_both_forms_on_any_backend(form):
     x, kernel, dy = arrays((2, 5, 3, 4), 6)
     wide = tuple(jnp.float32(a) for a in (x, kernel, dy))
     np.testing.assert_allclose(FORMS[form](*wide[:2]), x @ kernel, rtol=1e-5, atol=1e-5)
-    dx, dkernel = pointwise._gradients(FORMS[form])(*wide)
+    dx, dkernel = pointwise._gradients(FORMS[form], *wide)
     np.testing.assert_allclose(dx, dy @ kernel.T, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(dkernel, rows(x).T @ rows(dy), rtol=1e-5, atol=1e-5)
+
+
+def test_wide_results_are_not_rounded():
+    x, kernel, _ = (jnp.bfloat16(a) for a in arrays((2, 5, 3, 64), 6))
+    exact = np.float64(x) @ np.float64(kernel)
+    for result in (pointwise_conv(x, kernel, True), pointwise._convolve(x, kernel, wide=True)):
+        assert result.dtype == jnp.float32
+        np.testing.assert_allclose(result, exact, rtol=1e-4, atol=1e-4)
+    assert pointwise_conv(x, kernel).dtype == jnp.bfloat16
+    dx, dkernel = jax.grad(lambda x, kernel: pointwise_conv(x, kernel, True).sum(), (0, 1))(x, kernel)
+    np.testing.assert_allclose(np.float64(dx[0, 0, 0]), np.float64(kernel).sum(1), rtol=2e-2, atol=2e-2)
+    assert dkernel.dtype == jnp.bfloat16
 
 
 def test_second_derivative():
