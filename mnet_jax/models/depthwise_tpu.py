@@ -43,8 +43,11 @@ def kernel_gradient(x: jax.Array, dy: jax.Array, stride: int, padding: Padding, 
 
 
 def _group(x: jax.Array) -> int:
-    """Channels a group; make_divisible keeps the family's widths multiples of 8, anything else takes the plain form."""
+    """Channels a group; make_divisible keeps the family's widths multiples of 8, anything else takes the plain form.
+
+    So does a batch whose size is left open (in an exported file).
+    """
     images, channels = x.shape[0], x.shape[3]
-    if channels % GROUP or channels % LANES == 0:
+    if channels % GROUP or channels % LANES == 0 or not isinstance(images, int):
         return 1
     return GROUP if images % LANES == 0 or (images > FEW and channels <= NARROW) else 1

@@ -213,6 +213,16 @@ def test_one_export_for_three_backends():
         np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
+def test_an_export_may_leave_the_batch_open():
+    x, kernel, _ = arrays(SMALL)
+    open_batch = jax.ShapeDtypeStruct(
+        jax.export.symbolic_shape(f"batch, {x.shape[1]}, {x.shape[2]}, {x.shape[3]}"), x.dtype
+    )
+    forward = jax.jit(lambda x, kernel: depthwise_conv(x, kernel, 2, SMALL[7]))
+    exported = jax.export.export(forward, platforms=("cpu", "tpu"))(open_batch, kernel)
+    np.testing.assert_allclose(exported.call(x, kernel), forward(x, kernel), rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("platform", "wanted", "unwanted"),
     [
