@@ -15,26 +15,27 @@ import jax.numpy as jnp
 from jax import lax
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def pointwise_conv(x: jax.Array, kernel: jax.Array, wide: bool = False) -> jax.Array:
     """x [..., I] @ kernel [I, O], in x's dtype or (`wide`) float32; reverse-mode derivatives of any order."""
-    other = functools.partial(_multiply, wide=wide)
-    on_tpu = functools.partial(_convolve, wide=wide) if x.ndim == 4 else other
-    return lax.platform_dependent(x, kernel, tpu=on_tpu, default=other)
+    return _of_map(x, kernel, wide) if x.ndim == 4 else _multiply(x, kernel, wide)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _of_map(x: jax.Array, kernel: jax.Array, wide: bool) -> jax.Array:
+    tpu, other = (functools.partial(form, wide=wide) for form in (_convolve, _multiply))
+    return lax.platform_dependent(x, kernel, tpu=tpu, default=other)
 
 
 def _forward(x: jax.Array, kernel: jax.Array, wide: bool) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return pointwise_conv(x, kernel, wide), (x, kernel)
+    return _of_map(x, kernel, wide), (x, kernel)
 
 
 def _backward(wide: bool, saved: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
-    dy = dy.astype(saved[0].dtype)
-    other = functools.partial(_gradients, _multiply)
-    on_tpu = functools.partial(_gradients, _convolve) if dy.ndim == 4 else other
-    return lax.platform_dependent(*saved, dy, tpu=on_tpu, default=other)
+    tpu, other = (functools.partial(_gradients, form) for form in (_convolve, _multiply))
+    return lax.platform_dependent(*saved, dy.astype(saved[0].dtype), tpu=tpu, default=other)
 
 
-pointwise_conv.defvjp(_forward, _backward)
+_of_map.defvjp(_forward, _backward)
 
 
 def _convolve(x: jax.Array, kernel: jax.Array, wide: bool = False) -> jax.Array:

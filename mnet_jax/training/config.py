@@ -327,8 +327,13 @@ def _steps(config: ml_collections.ConfigDict, pair: tuple[str, str], steps_per_e
 
 def num_parts(config: ml_collections.ConfigDict, device_batch: int) -> int:
     """Into how many equal parts the step splits a device's batch: the fewest that the two fields allow."""
-    least, largest = config.train.accumulate_steps, config.train.part_size or device_batch
-    return next(n for n in range(least, device_batch + 1) if device_batch % n == 0 and device_batch // n <= largest)
+    largest = config.train.part_size or device_batch
+    return fewest_parts(device_batch, max(config.train.accumulate_steps, device_batch / largest))
+
+
+def fewest_parts(device_batch: int, least: float) -> int | None:
+    """The smallest divisor of `device_batch` that is at least `least`; None where there is none."""
+    return next((n for n in range(math.ceil(least), device_batch + 1) if device_batch % n == 0), None)
 
 
 def derive(config: ml_collections.ConfigDict, info: "DatasetInfo", num_devices: int) -> RunPlan:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import jax
 import ml_collections
 
-from mnet_jax.training.config import RunPlan
+from mnet_jax.training.config import RunPlan, fewest_parts
 
 
 def advice(least: float, device_batch: int, devices: int, parts: int) -> str:
@@ -18,7 +18,7 @@ def advice(least: float, device_batch: int, devices: int, parts: int) -> str:
       devices: of the run.
       parts: of a device's batch as it is.
     """
-    more = next((n for n in range(parts, device_batch + 1) if device_batch % n == 0 and n >= parts * least), None)
+    more = fewest_parts(device_batch, parts * max(1, least))
     images = int(device_batch / parts / least)
     smaller = parts * 2 ** max(0, images.bit_length() - 1) * devices
     text = f"type --config.train.batch_size={smaller}"
