@@ -20,10 +20,10 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> 
     """kh * kw shifted multiply-adds in one fused loop."""
     kh, kw = kernel.shape[:2]
     out = output_size(x.shape[1:3], (kh, kw), stride, padding)
-    padded = _padded(x, padding)
-    kernel = kernel.astype(padded.dtype)
-    taps = [_shifted(padded, i, j, stride, out) * kernel[None, None, i, j] for i in range(kh) for j in range(kw)]
-    return sum(taps[1:], start=taps[0]).astype(x.dtype)
+    dtype, x = x.dtype, padded(x, padding)
+    kernel = kernel.astype(x.dtype)
+    taps = [shifted(x, i, j, stride, out) * kernel[None, None, i, j] for i in range(kh) for j in range(kw)]
+    return sum(taps[1:], start=taps[0]).astype(dtype)
 
 
 def input_gradient(
@@ -37,16 +37,16 @@ def input_gradient(
     (low_h, _), (low_w, _) = padding
     height, width = -(-(image[0] + low_h) // stride), -(-(image[1] + low_w) // stride)
     (reach_h, _), (reach_w, _) = around = _around(dy.shape[1:3], (kh, kw), stride, padding, image)
-    padded = _padded(dy, around)
-    kernel = kernel.astype(padded.dtype)
+    dtype, dy = dy.dtype, padded(dy, around)
+    kernel = kernel.astype(dy.dtype)
 
     def phase(p: int, q: int) -> jax.Array:
-        total = jnp.zeros((dy.shape[0], height, width, dy.shape[3]), padded.dtype)
+        total = jnp.zeros((dy.shape[0], height, width, dy.shape[3]), dy.dtype)
         for i in range(p, kh, stride):
             for j in range(q, kw, stride):
-                seen = _shifted(padded, reach_h - i // stride, reach_w - j // stride, 1, (height, width))
+                seen = shifted(dy, reach_h - i // stride, reach_w - j // stride, 1, (height, width))
                 total += seen * kernel[None, None, i, j]
-        return total.astype(dy.dtype)
+        return total.astype(dtype)
 
     rows = [jnp.stack([phase(p, q) for q in range(stride)], axis=3) for p in range(stride)]
     dx = jnp.stack(rows, axis=2).reshape(dy.shape[0], height * stride, width * stride, dy.shape[3])
@@ -59,8 +59,8 @@ def kernel_gradient(x: jax.Array, dy: jax.Array, stride: int, padding: Padding, 
     dtype, out = x.dtype, dy.shape[1:3]
     # dy as the input gradient pads it: the same operation, so that XLA computes and stores dy once for both.
     around = _around(out, window, stride, padding, x.shape[1:3])
-    dy = _shifted(_padded(dy, around), around[0][0], around[1][0], 1, out)
-    x = _padded(x, padding)
+    dy = shifted(padded(dy, around), around[0][0], around[1][0], 1, out)
+    x = padded(x, padding)
     axis = 1 if _chain(dy.shape[1]) >= min(5, _chain(dy.shape[0])) else 0  # images where rows do not divide well
     size = dy.shape[axis]
     chain = _chain(size) if _chain(size) >= 4 else min(size, CHAIN)
@@ -89,7 +89,7 @@ def _summed_products(
     sums = []
     for first in range(0, len(taps), together):
         group = taps[first : first + together]
-        products = [(_shifted(x[: dy.shape[0]], i, j, stride, out) * dy).reshape(parts) for i, j in group]
+        products = [(shifted(x[: dy.shape[0]], i, j, stride, out) * dy).reshape(parts) for i, j in group]
         zeros = [jnp.zeros((), x.dtype)] * len(group)
         sums += lax.reduce(products, zeros, lambda a, b: [p + q for p, q in zip(a, b, strict=True)], (axis + 1,))
     return jnp.stack([part.reshape(-1, channels).sum(axis=0) for part in sums]).reshape(*window, 1, channels)
@@ -108,7 +108,7 @@ def _chain(size: int) -> int:
     return max(n for n in range(1, CHAIN + 1) if size % n == 0)
 
 
-def _padded(x: jax.Array, padding: Padding) -> jax.Array:
+def padded(x: jax.Array, padding: Padding) -> jax.Array:
     """x with zeros around it, at least float32, written once: without the barrier every tap may pad anew."""
     return lax.optimization_barrier(_pad(x, padding).astype(jnp.promote_types(x.dtype, jnp.float32)))
 
@@ -118,7 +118,7 @@ def _pad(x: jax.Array, padding: Padding) -> jax.Array:
     return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)))
 
 
-def _shifted(x: jax.Array, i: int, j: int, stride: int, out: tuple[int, int]) -> jax.Array:
+def shifted(x: jax.Array, i: int, j: int, stride: int, out: tuple[int, int]) -> jax.Array:
     """What tap (i, j) sees: [N, *out, C], every `stride`-th row from i and column from j."""
     end = (x.shape[0], i + (out[0] - 1) * stride + 1, j + (out[1] - 1) * stride + 1, x.shape[3])
     return lax.slice(x, (0, i, j, 0), end, (1, stride, stride, 1))

@@ -4,6 +4,8 @@ Training: forward, cross entropy with smoothing, backward, RMSprop with momentum
 v2 and v3 are torchvision's, v1 and v4 (and all with --variant timm or timm-compile) timm's.
 """
 
+import sys
+
 import torch
 from clock import options, report
 
@@ -18,18 +20,27 @@ TIMM = {
 TORCHVISION = {"v2": "mobilenet_v2", "v3_large": "mobilenet_v3_large", "v3_small": "mobilenet_v3_small"}
 
 
-# A torchvision without its compiled operations cannot be imported unless they are declared; these networks need none.
+def import_torchvision():
+    """A torchvision without its compiled operations imports only where they are declared; these networks need none."""
+    try:
+        import torchvision
+    except RuntimeError:
+        for module in [name for name in sys.modules if name.startswith("torchvision")]:
+            del sys.modules[module]
+        for operation in ("nms", "qnms"):
+            LIBRARY.define(f"{operation}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        import torchvision
+    return torchvision
+
+
 LIBRARY = torch.library.Library("torchvision", "FRAGMENT")
-if not hasattr(torch.ops.torchvision, "nms"):
-    for operation in ("nms", "qnms"):
-        LIBRARY.define(f"{operation}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+torchvision = import_torchvision()  # before timm imports it
 
 
 def build(name, variant):
     if name in TORCHVISION and not variant.startswith("timm"):
-        import torchvision
-
-        return torchvision.models.get_model(TORCHVISION[name], weights=None), f"torchvision {torchvision.__version__}"
+        version = f"torchvision {torchvision.__version__}"
+        return torchvision.models.get_model(TORCHVISION[name], weights=None), version
     import timm
 
     return timm.create_model(TIMM[name], pretrained=False), f"timm {timm.__version__}"

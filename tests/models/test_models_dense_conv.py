@@ -1,4 +1,4 @@
-"""The dense convolution's gradients against XLA's own, first and second, in both forms of the kernel gradient."""
+"""The dense convolution and its gradients, first and second, in all forms against XLA's own."""
 
 import functools
 
@@ -28,6 +28,8 @@ def arrays(shape, window, features, dtype="float32"):
         ((2, 9, 6, 3), (3, 3), 32, 2, ((1, 1), (0, 1))),
         ((2, 8, 8, 3), (3, 3), 16, 2, ((0, 1), (0, 1))),
         ((1, 5, 7, 8), (5, 3), 32, 1, ((2, 2), (1, 1))),
+        ((2, 8, 9, 8), (3, 5), 5, 2, ((1, 0), (2, 3))),
+        ((2, 7, 4, 1), (5, 7), 40, 1, ((0, 4), (3, 3))),
     ],
 )
 def test_gradients(shape, window, features, stride, padding, dtype):
