@@ -95,21 +95,21 @@ def shortened(model: MobileNet) -> MobileNet:
     return model.clone(plan=dataclasses.replace(model.plan, blocks=tuple(blocks)))
 
 
-def plain_depthwise(x, kernel, stride, padding):
-    """XLA's own, which compiles faster and can be read off a jaxpr."""
+def plain_conv(x, kernel, stride, padding):
+    """XLA's own, depthwise or dense, which compiles faster and can be read off a jaxpr."""
     return lax.conv_general_dilated(
         x,
         kernel,
         (stride, stride),
         padding,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=x.shape[-1],
+        feature_group_count=x.shape[-1] // kernel.shape[2],
     )
 
 
 @pytest.mark.parametrize("name", list_models())
 def test_every_parameter_gets_a_gradient(name, monkeypatch):
-    monkeypatch.setattr(layers, "depthwise_conv", plain_depthwise)
+    monkeypatch.setattr(layers, "depthwise_conv", plain_conv)
     model = shortened(create_model(name, num_classes=3, width=0.25, drop_path=0.1))
     variables = initial_variables(model.plan, seed=0)
     side = 48 if "hybrid" in name else 32  # keys get no gradient where attention sees a single position
@@ -273,7 +273,7 @@ def multiply_adds(jaxpr):
         elif equation.primitive.name == "conv_general_dilated":
             *window, inputs, _ = equation.invars[1].aval.shape
             total += outputs * math.prod(window) * inputs
-        elif equation.primitive.name == "cond":  # a layer's forms for other backends
+        elif equation.primitive.name == "cond":  # a pointwise layer's forms for other backends
             (each,) = {multiply_adds(branch.jaxpr) for branch in equation.params["branches"]}
             total += each
             continue
@@ -284,7 +284,8 @@ def multiply_adds(jaxpr):
 
 @pytest.mark.parametrize("name", ["v1", "v2", "v3_small", "v4_conv_small", "v4_hybrid_medium"])
 def test_multiply_adds_are_those_of_the_traced_program(name, monkeypatch):
-    monkeypatch.setattr(layers, "depthwise_conv", plain_depthwise)
+    monkeypatch.setattr(layers, "depthwise_conv", plain_conv)
+    monkeypatch.setattr(layers, "dense_conv", plain_conv)
     for settings, size in (({}, (224, 224)), ({"width": 0.6, "stem_stride": 2, "num_classes": 9}, (65, 100))):
         model = create_model(name, **settings)
         variables = initial_variables(model.plan, seed=0)
