@@ -50,8 +50,7 @@ def input_gradient(
 
     rows = [jnp.stack([phase(p, q) for q in range(stride)], axis=3) for p in range(stride)]
     dx = jnp.stack(rows, axis=2).reshape(dy.shape[0], height * stride, width * stride, dy.shape[3])
-    crop = ((-low_h, low_h + image[0] - dx.shape[1]), (-low_w, low_w + image[1] - dx.shape[2]))
-    return _pad(dx, crop)
+    return cropped(dx, padding, image)
 
 
 def kernel_gradient(x: jax.Array, dy: jax.Array, stride: int, padding: Padding, window: tuple[int, int]) -> jax.Array:
@@ -111,6 +110,12 @@ def _chain(size: int) -> int:
 def padded(x: jax.Array, padding: Padding) -> jax.Array:
     """x with zeros around it, at least float32, written once: without the barrier every tap may pad anew."""
     return lax.optimization_barrier(_pad(x, padding).astype(jnp.promote_types(x.dtype, jnp.float32)))
+
+
+def cropped(x: jax.Array, padding: Padding, image: tuple[int, int]) -> jax.Array:
+    """The image (height, width) out of one with at least its padding around it, or zeros where there is less."""
+    ends = zip(padding, image, x.shape[1:3], strict=True)
+    return _pad(x, tuple((-low, low + size - whole) for (low, _), size, whole in ends))
 
 
 def _pad(x: jax.Array, padding: Padding) -> jax.Array:

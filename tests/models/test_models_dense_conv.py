@@ -30,6 +30,7 @@ def arrays(shape, window, features, dtype="float32"):
         ((1, 5, 7, 8), (5, 3), 32, 1, ((2, 2), (1, 1))),
         ((2, 8, 9, 8), (3, 5), 5, 2, ((1, 0), (2, 3))),
         ((2, 7, 4, 1), (5, 7), 40, 1, ((0, 4), (3, 3))),
+        ((1, 6, 5, 12), (1, 2), 4, 2, ((0, 0), (-1, 2))),
     ],
 )
 def test_gradients(shape, window, features, stride, padding, dtype):
