@@ -34,7 +34,10 @@ def mnet(capsys):
     from mnet_jax.tools.cli import main
 
     def run(*arguments: object) -> tuple[int, str, str]:
-        code = main([str(argument) for argument in arguments])
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as stop:  # argparse, for --help and mistakes
+            code = stop.code
         out, err = capsys.readouterr()
         return code, out, err
 

@@ -4,7 +4,6 @@ Shapes: x [N, H, W, I], kernel [kh, kw, I, O], y and dy [N, OH, OW, O].
 """
 
 import functools
-from collections.abc import Callable
 
 import jax
 from jax import lax
@@ -16,7 +15,10 @@ from mnet_jax.models.depthwise_grouped import Padding
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def dense_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
     """Convolution (cross-correlation) with explicit zero padding; reverse-mode derivatives of any order."""
-    return _by_backend(dense_conv_cpu.convolve, _convolve, x, kernel, stride, padding)
+    cpu, other = (
+        functools.partial(form, stride=stride, padding=padding) for form in (dense_conv_cpu.convolve, _convolve)
+    )
+    return lax.platform_dependent(x, kernel, cpu=cpu, default=other)
 
 
 def _forward(
@@ -28,16 +30,13 @@ def _forward(
 def _backward(
     stride: int, padding: Padding, saved: tuple[jax.Array, jax.Array], dy: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    return _by_backend(dense_conv_cpu.gradients, _gradients, *saved, dy, stride, padding)
+    cpu, other = (
+        functools.partial(form, stride=stride, padding=padding) for form in (dense_conv_cpu.gradients, _gradients)
+    )
+    return lax.platform_dependent(*saved, dy, cpu=cpu, default=other)
 
 
 dense_conv.defvjp(_forward, _backward)
-
-
-def _by_backend(cpu: Callable, other: Callable, *arguments: object) -> jax.Array | tuple[jax.Array, jax.Array]:
-    *arrays, stride, padding = arguments
-    forms = (functools.partial(form, stride=stride, padding=padding) for form in (cpu, other))
-    return lax.platform_dependent(*arrays, **dict(zip(("cpu", "default"), forms, strict=True)))
 
 
 def _convolve(x: jax.Array, kernel: jax.Array, *, stride: int, padding: Padding) -> jax.Array:

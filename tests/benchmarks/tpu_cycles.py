@@ -5,11 +5,13 @@
 Plain Flax is what everyone writes: `nn.Conv` with `feature_group_count`, `nn.BatchNorm`, the same layers in the same
 order, bfloat16, with the compiler's own options. Both go through the step that `mnet tpu-check` compiles, with RMSprop
 and averaged weights, without augmentation, pmapped over the slice with `--batch` images a device. `--kinds
-plain,tuned,ours` compiles plain Flax once more with the compiler's options that we set (training/libtpu.py). A line a
-net: cycles, bytes accessed, and our cycles over those of each other kind.
+plain,tuned,ours` compiles plain Flax once more with the compiler's options that we set (training/libtpu.py),
+`--blocks N` only stem, first N blocks, mean and classifier. A line a net: cycles, bytes accessed, and our cycles
+over those of each other kind.
 """
 
 import argparse
+import dataclasses
 import os
 import time
 
@@ -83,6 +85,13 @@ class Plain(nn.Module):
         return nn.Dense(plan.classifier.features)(x)
 
 
+def cut(plan: plans.ModelPlan, num_blocks: int) -> plans.ModelPlan:
+    """The net without its later blocks and the layers between these and the classifier."""
+    blocks = plan.blocks[:num_blocks]
+    classifier = dataclasses.replace(plan.classifier, in_features=blocks[-1].features)
+    return dataclasses.replace(plan, blocks=blocks, last_conv=None, head=None, classifier=classifier)
+
+
 def main() -> None:
     """Prints a line a net as soon as it is compiled."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -90,6 +99,7 @@ def main() -> None:
     parser.add_argument("--topology", default="v5e:2x2")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--kinds", default="plain,ours", help="of plain, tuned, ours")
+    parser.add_argument("--blocks", type=int, default=None, metavar="N", help="only so many (default: all)")
     args = parser.parse_args()
     devices = Devices(described=describe_tpu(args.topology))
     for name in args.models.split(","):
@@ -99,6 +109,8 @@ def main() -> None:
         config.train.batch_size, config.train.num_steps = args.batch * devices.count, 100_000
         info = catalog.published(config.data)
         ours = build_model(config, info, axis_name=AXIS)
+        if args.blocks is not None:
+            ours = ours.clone(plan=cut(ours.plan, args.blocks))
         line, cycles = [f"{name:<16}{args.topology}"], {}
         for kind in args.kinds.split(","):
             start = time.process_time()

@@ -10,8 +10,6 @@ import time
 
 import pytest
 
-from mnet_jax.tools.cli import main
-
 MNET = pathlib.Path(sys.executable).with_name("mnet")
 
 # Parameters at width 1 with 1000 classes, millions of multiply-adds at the side in pixels: the papers' and the model
@@ -29,20 +27,10 @@ GOLDEN = {
 }
 
 
-def mnet(*arguments):
-    """Runs the installed command; returns exit code, stdout, stderr."""
+def installed(*arguments):
+    """Runs the installed command in a process of its own; returns exit code, stdout, stderr."""
     done = subprocess.run([MNET, *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False)
     return done.returncode, done.stdout, done.stderr
-
-
-def in_process(capsys, *arguments):
-    """The same without a new process."""
-    try:
-        code = main([str(argument) for argument in arguments])
-    except SystemExit as stop:  # argparse
-        code = stop.code
-    out, err = capsys.readouterr()
-    return code, out, err
 
 
 def seconds_of(*arguments):
@@ -56,7 +44,7 @@ def seconds_of(*arguments):
 
 
 def test_help_is_quick_and_names_every_subcommand():
-    code, out, err = mnet("--help")
+    code, out, err = installed("--help")
     assert (code, err) == (0, "")
     for command in ("models", "summary", "evaluate", "predict"):
         assert re.search(rf"^ +{command} +\w", out, re.MULTILINE)
@@ -85,15 +73,15 @@ def test_summary_is_quick():
 
 
 @pytest.mark.parametrize("command", ["models", "summary", "evaluate", "predict"])
-def test_help_of_each_subcommand(command, capsys):
-    code, out, err = in_process(capsys, command, "--help")
+def test_help_of_each_subcommand(command, mnet):
+    code, out, err = mnet(command, "--help")
     assert (code, err) == (0, "")
     assert out.startswith(f"usage: mnet {command}")
     assert "--json" in out
 
 
-def test_models_table_has_the_published_counts(capsys):
-    code, out, err = in_process(capsys, "models", "--json")
+def test_models_table_has_the_published_counts(mnet):
+    code, out, err = mnet("models", "--json")
     assert (code, err) == (0, "")
     rows = {row["name"]: row for row in json.loads(out)}
     assert len(rows) == 11  # with the two minimalistic nets
@@ -104,8 +92,8 @@ def test_models_table_has_the_published_counts(capsys):
         assert "arXiv" in rows[name]["source"]
 
 
-def test_models_table_for_people(capsys):
-    code, out, _ = in_process(capsys, "models")
+def test_models_table_for_people(mnet):
+    code, out, _ = mnet("models")
     lines = out.splitlines()
     assert code == 0
     assert len(lines) == 12
@@ -116,26 +104,26 @@ def test_models_table_for_people(capsys):
     assert "224" in line
 
 
-def test_summary_of_a_block_table(capsys):
-    code, out, _ = in_process(capsys, "summary", "v3_large", "--json")
+def test_summary_of_a_block_table(mnet):
+    code, out, _ = mnet("summary", "v3_large", "--json")
     table = json.loads(out)
     assert code == 0
     assert table["totals"]["params"] == sum(row["params"] for row in table["rows"]) == GOLDEN["v3_large"][0]
     assert table["totals"]["multiply_adds"] == sum(row["multiply_adds"] for row in table["rows"])
-    code, out, _ = in_process(capsys, "summary", "v3_large")
+    code, out, _ = mnet("summary", "v3_large")
     assert code == 0
     assert "5,483,032" in out
 
 
-def test_summary_options(capsys):
+def test_summary_options(mnet):
     options = ["--width", "0.75", "--image_size", "192x256", "--num_classes", "1000", "--json"]
-    code, out, _ = in_process(capsys, "summary", "v2", *options)
+    code, out, _ = mnet("summary", "v2", *options)
     table = json.loads(out)
     assert code == 0
     assert table["totals"]["params"] == 2_636_424  # width 0.75, TensorFlow's rule
     assert table["image_size"] == [192, 256]
-    small = json.loads(in_process(capsys, "summary", "v2", "--image_size", "32", "--stem_stride", "1", "--json")[1])
-    large = json.loads(in_process(capsys, "summary", "v2", "--image_size", "128", "--json")[1])
+    small = json.loads(mnet("summary", "v2", "--image_size", "32", "--stem_stride", "1", "--json")[1])
+    large = json.loads(mnet("summary", "v2", "--image_size", "128", "--json")[1])
     assert small["totals"]["params"] == large["totals"]["params"]
     assert small["rows"][-2]["output_shape"] == large["rows"][-2]["output_shape"] == [4, 4, 1280]
 
@@ -167,22 +155,22 @@ def test_summary_options(capsys):
         (["predict", "--checkpoint", "x", "no/such/*.jpg"], "no file matches 'no/such/\\*.jpg'"),
     ],
 )
-def test_mistakes_are_one_clear_line(arguments, message, capsys):
-    code, out, err = in_process(capsys, *arguments)
+def test_mistakes_are_one_clear_line(arguments, message, mnet):
+    code, out, err = mnet(*arguments)
     assert code == 2
     assert out == ""
     assert re.fullmatch(rf"mnet: .*{message}.*\n", err), err
 
 
-def test_a_directory_without_images_is_an_error(tmp_path, capsys):
-    code, _, err = in_process(capsys, "predict", "--checkpoint", "x", tmp_path)
+def test_a_directory_without_images_is_an_error(tmp_path, mnet):
+    code, _, err = mnet("predict", "--checkpoint", "x", tmp_path)
     assert code == 2
     assert err == f"mnet: no images (.jpg, .jpeg, .png, .gif, .bmp, .webp) in {tmp_path}\n"
 
 
-def test_traceback_on_request():
+def test_traceback_on_request(mnet):
     with pytest.raises(ValueError, match="v3_lage"):
-        main(["summary", "v3_lage", "--traceback"])
+        mnet("summary", "v3_lage", "--traceback")
 
 
 def test_a_closed_pipe_is_no_error():
