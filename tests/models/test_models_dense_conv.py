@@ -58,8 +58,8 @@ def test_second_derivatives():
         def energy(x, kernel):
             return (convolve(x, kernel, 2, ((1, 1), (1, 1))) ** 3).sum()
 
-        return sum((jnp.sin(g) ** 2).sum() for g in jax.grad(energy, (0, 1))(x, kernel))
+        return sum((jnp.sin(g / 100) ** 2).sum() for g in jax.grad(energy, (0, 1))(x, kernel))
 
     ours, theirs = (jax.jit(jax.grad(functools.partial(curvature, c), (0, 1)))(x, kernel) for c in (dense_conv, plain))
     for a, b in zip(ours, theirs, strict=True):
-        np.testing.assert_allclose(a, b, atol=2e-4 * float(jnp.abs(b).max()))
+        np.testing.assert_allclose(a, b, atol=1e-5 * float(jnp.abs(b).max()))
