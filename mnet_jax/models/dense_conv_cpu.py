@@ -1,6 +1,6 @@
 """The convolution over all channels and its gradients on CPU. Shapes as in dense_conv.py.
 
-XLA:CPU gives plain convolutions to YNN, which computes them in one thread, and convolutions of an input with zeros
+XLA:CPU gives plain convolutions to YNN, which (in jax 0.10) uses one thread, and convolutions of an input with zeros
 between its rows to Eigen, which uses all threads and skips the zeros. So here every second row of the input and of the
 kernel is zero, at twice the stride: the same sums in half the time on two cores (docs/depthwise.md).
 """
