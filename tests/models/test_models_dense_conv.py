@@ -63,3 +63,20 @@ def test_second_derivatives():
     ours, theirs = (jax.jit(jax.grad(functools.partial(curvature, c), (0, 1)))(x, kernel) for c in (dense_conv, plain))
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5 * float(jnp.abs(b).max()))
+
+
+@pytest.mark.parametrize(
+    ("platform", "channels", "convolutions", "spread"),
+    # Forward (the loop over few channels is none), the input's gradient (one a phase of stride 2 on CPU), the kernel's.
+    [("cpu", 3, 5, 5), ("cpu", 16, 6, 6), ("tpu", 3, 3, 0), ("cuda", 16, 3, 0)],
+)
+def test_each_backend_gets_its_own_form(platform, channels, convolutions, spread):
+    """Lowered ahead of time: on CPU rows of zeros between the input's, elsewhere XLA's own convolution and gradients."""
+
+    def loss(x, kernel):
+        return (dense_conv(x, kernel, 2, ((0, 1), (0, 1))) ** 2).sum()
+
+    shapes = jax.ShapeDtypeStruct((2, 8, 8, channels), "float32"), jax.ShapeDtypeStruct((3, 3, channels, 24), "float32")
+    step = jax.jit(jax.value_and_grad(loss, (0, 1)))
+    text = step.trace(*shapes).lower(lowering_platforms=(platform,)).as_text()
+    assert (text.count("stablehlo.convolution"), text.count("lhs_dilate = [2, 1]")) == (convolutions, spread)
