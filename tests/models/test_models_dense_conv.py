@@ -71,7 +71,7 @@ def test_second_derivatives():
     [("cpu", 3, 5, 5), ("cpu", 16, 6, 6), ("tpu", 3, 3, 0), ("cuda", 16, 3, 0)],
 )
 def test_each_backend_gets_its_own_form(platform, channels, convolutions, spread):
-    """Lowered ahead of time: on CPU rows of zeros between the input's, elsewhere XLA's own convolution and gradients."""
+    """Lowered ahead of time: on CPU rows of zeros between the input's, elsewhere XLA's own forms."""
 
     def loss(x, kernel):
         return (dense_conv(x, kernel, 2, ((0, 1), (0, 1))) ** 2).sum()
