@@ -10,6 +10,7 @@ from jax import lax
 
 from mnet_jax.models import dense_conv_cpu
 from mnet_jax.models.depthwise_grouped import Padding
+from mnet_jax.models.pointwise import gradients
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -46,8 +47,4 @@ def _convolve(x: jax.Array, kernel: jax.Array, *, stride: int, padding: Padding)
 def _gradients(
     x: jax.Array, kernel: jax.Array, dy: jax.Array, *, stride: int, padding: Padding
 ) -> tuple[jax.Array, jax.Array]:
-    """Of x and of the kernel, as reverse mode derives them."""
-    convolve = functools.partial(_convolve, stride=stride, padding=padding)
-    (dx,) = jax.linear_transpose(lambda x: convolve(x, kernel), x)(dy)
-    (dkernel,) = jax.linear_transpose(lambda kernel: convolve(x, kernel), kernel)(dy)
-    return dx, dkernel
+    return gradients(functools.partial(_convolve, stride=stride, padding=padding), x, kernel, dy)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mnet_jax.models.depthwise_cpu import cropped, padded, shifted
+from mnet_jax.models.depthwise_cpu import from_phases, padded, shifted
 from mnet_jax.models.depthwise_grouped import Padding, output_size
 
 # The loop is the faster form of up to 36 multiply-adds a value (kh kw I), with 16 to 128 features.
@@ -68,17 +68,13 @@ def _input_gradient(
 
     Row stride * a + p of the padded image receives dy[a - m] kernel[p + stride * m]^T for every m; columns likewise.
     """
-    (low_h, _), (low_w, _) = padding
-    height, width = -(-(image[0] + low_h) // stride), -(-(image[1] + low_w) // stride)
     kernel = kernel.swapaxes(2, 3)
 
-    def phase(p: int, q: int) -> jax.Array:
+    def phase(p: int, q: int, size: tuple[int, int]) -> jax.Array:
         taps = kernel[p::stride, q::stride][::-1, ::-1]
         (kh, kw), (images, rows, columns) = taps.shape[:2], dy.shape[:3]
         if not kh * kw:  # a kernel smaller than the stride
-            return jnp.zeros((images, height, width, kernel.shape[3]), dy.dtype)
-        return _convolve_spread(dy, taps, 1, ((kh - 1, height - rows), (kw - 1, width - columns)))
+            return jnp.zeros((images, *size, kernel.shape[3]), dy.dtype)
+        return _convolve_spread(dy, taps, 1, ((kh - 1, size[0] - rows), (kw - 1, size[1] - columns)))
 
-    rows = [jnp.stack([phase(p, q) for q in range(stride)], axis=3) for p in range(stride)]
-    dx = jnp.stack(rows, axis=2).reshape(dy.shape[0], height * stride, width * stride, kernel.shape[3])
-    return cropped(dx, padding, image)
+    return from_phases(phase, stride, padding, image)

@@ -4,6 +4,8 @@ XLA:CPU has no fast grouped convolution, but vectorises element-wise loops over 
 threads.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -34,23 +36,19 @@ def input_gradient(
     Row stride * a + p of the padded image receives dy[a - m] * kernel[p + stride * m] for every m; columns likewise.
     """
     kh, kw = kernel.shape[:2]
-    (low_h, _), (low_w, _) = padding
-    height, width = -(-(image[0] + low_h) // stride), -(-(image[1] + low_w) // stride)
     (reach_h, _), (reach_w, _) = around = _around(dy.shape[1:3], (kh, kw), stride, padding, image)
     dtype, dy = dy.dtype, padded(dy, around)
     kernel = kernel.astype(dy.dtype)
 
-    def phase(p: int, q: int) -> jax.Array:
-        total = jnp.zeros((dy.shape[0], height, width, dy.shape[3]), dy.dtype)
+    def phase(p: int, q: int, size: tuple[int, int]) -> jax.Array:
+        total = jnp.zeros((dy.shape[0], *size, dy.shape[3]), dy.dtype)
         for i in range(p, kh, stride):
             for j in range(q, kw, stride):
-                seen = shifted(dy, reach_h - i // stride, reach_w - j // stride, 1, (height, width))
+                seen = shifted(dy, reach_h - i // stride, reach_w - j // stride, 1, size)
                 total += seen * kernel[None, None, i, j]
         return total.astype(dtype)
 
-    rows = [jnp.stack([phase(p, q) for q in range(stride)], axis=3) for p in range(stride)]
-    dx = jnp.stack(rows, axis=2).reshape(dy.shape[0], height * stride, width * stride, dy.shape[3])
-    return cropped(dx, padding, image)
+    return from_phases(phase, stride, padding, image)
 
 
 def kernel_gradient(x: jax.Array, dy: jax.Array, stride: int, padding: Padding, window: tuple[int, int]) -> jax.Array:
@@ -112,10 +110,20 @@ def padded(x: jax.Array, padding: Padding) -> jax.Array:
     return lax.optimization_barrier(_pad(x, padding).astype(jnp.promote_types(x.dtype, jnp.float32)))
 
 
-def cropped(x: jax.Array, padding: Padding, image: tuple[int, int]) -> jax.Array:
-    """The image (height, width) out of one with at least its padding around it, or zeros where there is less."""
-    ends = zip(padding, image, x.shape[1:3], strict=True)
-    return _pad(x, tuple((-low, low + size - whole) for (low, _), size, whole in ends))
+def from_phases(
+    phase: Callable[[int, int, tuple[int, int]], jax.Array], stride: int, padding: Padding, image: tuple[int, int]
+) -> jax.Array:
+    """The image [N, *image, C] from one map a phase of the stride, phase(p, q, size): [N, *size, C].
+
+    That map holds rows stride * a + p and columns stride * b + q of the padded image.
+    """
+    (low_h, _), (low_w, _) = padding
+    height, width = size = -(-(image[0] + low_h) // stride), -(-(image[1] + low_w) // stride)
+    rows = [jnp.stack([phase(p, q, size) for q in range(stride)], axis=3) for p in range(stride)]
+    whole = jnp.stack(rows, axis=2)
+    whole = whole.reshape(whole.shape[0], height * stride, width * stride, whole.shape[-1])
+    crop = ((-low_h, low_h + image[0] - height * stride), (-low_w, low_w + image[1] - width * stride))
+    return _pad(whole, crop)
 
 
 def _pad(x: jax.Array, padding: Padding) -> jax.Array:

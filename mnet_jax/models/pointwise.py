@@ -31,7 +31,7 @@ def _forward(x: jax.Array, kernel: jax.Array, wide: bool) -> tuple[jax.Array, tu
 
 
 def _backward(wide: bool, saved: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
-    tpu, other = (functools.partial(_gradients, form) for form in (_convolve, _multiply))
+    tpu, other = (functools.partial(gradients, form) for form in (_convolve, _multiply))
     return lax.platform_dependent(*saved, dy.astype(saved[0].dtype), tpu=tpu, default=other)
 
 
@@ -55,7 +55,7 @@ def _multiply(x: jax.Array, kernel: jax.Array, wide: bool = False) -> jax.Array:
     return y.reshape(*x.shape[:-1], kernel.shape[1])
 
 
-def _gradients(
+def gradients(
     form: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array, kernel: jax.Array, dy: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Of x and of the kernel, as reverse mode derives them from this form."""
