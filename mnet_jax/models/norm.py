@@ -26,7 +26,7 @@ from jax.nn import initializers
 from mnet_jax.models import plans
 from mnet_jax.models.pointwise import pointwise_conv
 
-CPU_CHAIN = 16  # positions of a map that are summed in registers
+CPU_PARTS = 8  # of a map, that are summed in registers
 
 
 class BatchNorm(nn.Module):
@@ -146,18 +146,19 @@ def _sums(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
 def _cpu_sums(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The same in one loop that computes a and b as it goes: they never reach the memory.
 
-    A reduction of two operands stays XLA's own (a simple one is given to YNN, and what it sums is written first); a few
-    positions are summed in registers, and what is left, a small part of the map, is summed in the plain way.
+    A reduction of two operands stays XLA's own (a simple one is given to YNN, and what it sums is written first). The
+    parts of a map are added in registers, each read from its beginning to its end, so that the processor fetches ahead;
+    their sum, as large as one of them, is summed in the plain way.
     """
     features = a.shape[-1]
     positions = a.size // features
-    chain = max(n for n in range(1, CPU_CHAIN + 1) if positions % n == 0)
-    if chain < 4:
+    parts = max(n for n in range(1, CPU_PARTS + 1) if positions % n == 0)
+    if parts < 4:
         return _sums(a, b)
-    a, b = (x.reshape(positions // chain, chain, features) for x in (a, b))
+    a, b = (x.reshape(parts, positions // parts, features) for x in (a, b))
     zero = jnp.zeros((), a.dtype)
-    partial = lax.reduce((a, b), (zero, zero), lambda p, q: (p[0] + q[0], p[1] + q[1]), (1,))
-    return partial[0].sum(0), partial[1].sum(0)
+    sums = lax.reduce((a, b), (zero, zero), lambda p, q: (p[0] + q[0], p[1] + q[1]), (0,))
+    return sums[0].sum(0), sums[1].sum(0)
 
 
 def _affine(x: jax.Array, mean: jax.Array, inverse: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:

@@ -1,5 +1,6 @@
 """What libtpu, the TPU compiler and runtime, is told before it starts. No jax here: it comes before jax."""
 
+import importlib.util
 import os
 import pathlib
 
@@ -22,13 +23,21 @@ _NO_TPU = {
 def settle_libtpu() -> None:
     """Sets the compiler's options, and answers what libtpu asks for where it is installed and there is no TPU.
 
-    Otherwise it looks for the machine's description on a network that has none, and complains on stderr. What the user
-    has set stays. Call it before anything asks for devices.
+    Otherwise it looks for the machine's description on a network that has none, and complains on stderr; and jax, which
+    tries it first where it may, keeps its profiler, which then crashes (jax 0.10.2, libtpu 0.0.52): where there is no
+    GPU either, jax is told to be content with the CPU. What the user has set stays. Call it before jax is imported, or
+    at least before anything asks for devices.
     """
     options = os.environ.get("LIBTPU_INIT_ARGS", "")
     if VMEM_LIMIT not in options:
         os.environ["LIBTPU_INIT_ARGS"] = f"{options} --{VMEM_LIMIT}={VMEM_LIMIT_KIB}".strip()
-    if any(pathlib.Path("/dev").glob("accel[0-9]*")) or any(pathlib.Path("/dev").glob("vfio/[0-9]*")):
+    if _has_device("accel[0-9]*", "vfio/[0-9]*"):
         return
     for name, value in _NO_TPU.items():
         os.environ.setdefault(name, value)
+    if importlib.util.find_spec("libtpu") and not _has_device("nvidia[0-9]*", "kfd", "dxg"):
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+
+def _has_device(*patterns: str) -> bool:
+    return any(any(pathlib.Path("/dev").glob(pattern)) for pattern in patterns)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mnet_jax.tools import cli
-from mnet_jax.tools.benchmark_breakdown import classify
+from mnet_jax.tools.benchmark_breakdown import classify, operation_names
 
 SMALL = ["--width", "0.25", "--image_size", "32", "--batch_size", "2", "--num_classes", "10", "--seconds", "0.1"]
 
@@ -47,12 +47,31 @@ def test_step_breakdown(capsys):
             ("backward", "depthwise"),
         ),
         ("jit(_fun)/jvp(MobileNet)/MobileNet._run/stem/conv_general_dilated", ("forward", "stem")),
+        (
+            "jvp(MobileNet)/block_00/block_00.conv/conv/cond/branch_0_fun/conv_general_dilated",
+            ("forward", "convolution"),
+        ),
+        ("jvp(MobileNet)/block_00/block_00.conv/conv/jit(relu)/max", ("forward", "activation")),
         ("jit(_fun)/optimizer/mul", ("optimizer", "optimizer")),
         ("jit(_fun)/psum", ("other", "other")),
+        ("", ("other", "other")),
     ],
 )
 def test_classify(name, expected):
     assert classify(name) == expected
+
+
+def test_what_the_compiler_adds_counts_where_it_is_read():
+    program = """
+      %copy.1 = f32[8]{0} copy(%x)
+      %sum.1 = f32[] reduce(%copy.1, %zero), to_apply=%add, metadata={op_name="jit(f)/optimizer/sum"}
+      %while.1 = (f32[]) while(%sum.1), body=%b, metadata={op_name="jit(f)/jvp(MobileNet)/while"}
+      ROOT %tuple.1 = (f32[]) tuple(%copy.2)
+    """
+    names = operation_names(program)
+    assert names["copy.1"] == names["sum.1"] == "jit(f)/optimizer/sum"
+    assert names["tuple.1"] == ""
+    assert "while.1" not in names
 
 
 @pytest.mark.parametrize(
