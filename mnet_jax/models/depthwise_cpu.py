@@ -58,9 +58,10 @@ def kernel_gradient(x: jax.Array, dy: jax.Array, stride: int, padding: Padding, 
     around = _around(out, window, stride, padding, x.shape[1:3])
     dy = shifted(padded(dy, around), around[0][0], around[1][0], 1, out)
     x = padded(x, padding)
-    axis = 1 if _chain(dy.shape[1]) >= min(5, _chain(dy.shape[0])) else 0  # images where rows do not divide well
+    images, rows = (largest_divisor(size, CHAIN) for size in dy.shape[:2])
+    axis, chain = (1, rows) if rows >= min(5, images) else (0, images)  # images where rows do not divide well
     size = dy.shape[axis]
-    chain = _chain(size) if _chain(size) >= 4 else min(size, CHAIN)
+    chain = chain if chain >= 4 else min(size, CHAIN)
     whole = size - size % chain
     total = _summed_products(x, lax.slice_in_dim(dy, 0, whole, axis=axis), stride, window, axis, chain)
     if whole < size:
@@ -100,9 +101,9 @@ def _around(
     return tuple(((k - 1) // stride, max(0, -(-(size + low) // stride) - y)) for size, (low, _), k, y in sizes)
 
 
-def _chain(size: int) -> int:
-    """The largest divisor of `size` that is at most CHAIN."""
-    return max(n for n in range(1, CHAIN + 1) if size % n == 0)
+def largest_divisor(size: int, most: int) -> int:
+    """The largest divisor of `size` that is at most `most`."""
+    return max(n for n in range(1, most + 1) if size % n == 0)
 
 
 def padded(x: jax.Array, padding: Padding) -> jax.Array:

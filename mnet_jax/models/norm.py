@@ -24,6 +24,7 @@ from jax import lax
 from jax.nn import initializers
 
 from mnet_jax.models import plans
+from mnet_jax.models.depthwise_cpu import largest_divisor
 from mnet_jax.models.pointwise import pointwise_conv
 
 CPU_PARTS = 8  # of a map, that are summed in registers
@@ -152,7 +153,7 @@ def _cpu_sums(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     """
     features = a.shape[-1]
     positions = a.size // features
-    parts = max(n for n in range(1, CPU_PARTS + 1) if positions % n == 0)
+    parts = largest_divisor(positions, CPU_PARTS)
     if parts < 4:
         return _sums(a, b)
     a, b = (x.reshape(parts, positions // parts, features) for x in (a, b))

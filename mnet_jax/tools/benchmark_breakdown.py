@@ -10,19 +10,18 @@ time of convolutions over all channels).
 
 import argparse
 import collections
+import itertools
 import json
 import pathlib
-import re
 import tempfile
 from typing import TextIO
 
-from mnet_jax.tools import benchmark_setup
+from mnet_jax.tools import benchmark_setup, tpu_program
 
 _STEPS = 5
 _PHASES = ("augmentation", "forward", "backward", "optimizer", "moving averages", "other")
 _SCOPES = {"augmentation": "augmentation", "optimizer": "optimizer", "moving_averages": "moving averages"}
-_OPERATION = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = (.*)$", re.MULTILINE)
-_CONTAINER = re.compile(r" (?:while|call|conditional)\(")  # what is in it is timed by itself
+_CONTAINERS = ("while", "call", "conditional")  # what is in them is timed by itself
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,15 +92,17 @@ def _operations(directory: pathlib.Path, names: dict[str, str]) -> dict[str, flo
 def operation_names(program: str) -> dict[str, str]:
     """The traced name of each operation in a program's text; one without has that of its last reader, or ""."""
     names = {}
-    for operation, text in reversed(_OPERATION.findall(program)):
-        own = re.search(r'op_name="([^"]*)"', text)
-        name = own[1] if own else names.get(operation, "")
+    _, computations = tpu_program.computations(program)
+    for instruction in reversed(list(itertools.chain(*computations.values()))):
+        own = tpu_program.OP_NAME.search(instruction.rest)
+        name = own[1] if own else names.get(instruction.name, "")
         if name:
-            for operand in re.findall(r"%([\w.\-]+)", text):
+            for operand in tpu_program.OPERAND.findall(instruction.rest):
                 names.setdefault(operand, name)
-        names[operation] = name
-        if _CONTAINER.search(text):
-            del names[operation]
+        if instruction.kind in _CONTAINERS:
+            names.pop(instruction.name, None)
+        else:
+            names[instruction.name] = name
     return names
 
 

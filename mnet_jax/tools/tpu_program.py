@@ -12,9 +12,9 @@ from collections.abc import Iterator
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*)$")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
-_OP_NAME = re.compile(r'op_name="([^"]*)"')
+OP_NAME = re.compile(r'op_name="([^"]*)"')
 _ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\](\{[^}]*\})?")
-_OPERAND = re.compile(r"%([\w.-]+)")
+OPERAND = re.compile(r"%([\w.-]+)")
 _BRANCHES = re.compile(r"(?:branch_computations=\{([^}]*)\}|(?:true|false)_computation=(%[\w.-]+))")
 # They move nothing: names for what is there already, or the work of the computation that they call.
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "iota"}
@@ -41,7 +41,9 @@ class Operation:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Instruction:
+class Instruction:
+    """One line of a program's text."""
+
     name: str
     shape: str
     kind: str
@@ -54,11 +56,12 @@ def operations(text: str) -> list[Operation]:
     Loops count as often as they run. Where that depends on the data (RandAugment's rounds), they count once; of several
     branches the one with the most cycles counts.
     """
-    entry, computations = _computations(text)
-    return list(_walk(computations, entry, 1))
+    entry, found = computations(text)
+    return list(_walk(found, entry, 1))
 
 
-def _computations(text: str) -> tuple[str, dict[str, list[_Instruction]]]:
+def computations(text: str) -> tuple[str, dict[str, list[Instruction]]]:
+    """(name of the entry, the instructions of each computation by its name), of a program for any backend."""
     entry, current, found = "", [], {}
     for line in text.splitlines():
         header = _HEADER.match(line)
@@ -68,13 +71,13 @@ def _computations(text: str) -> tuple[str, dict[str, list[_Instruction]]]:
             continue
         match = _INSTRUCTION.match(line)
         if match:
-            current.append(_Instruction(*match.groups()))
+            current.append(Instruction(*match.groups()))
     if not entry:
         raise ValueError("this is no text of a compiled program: it has no ENTRY")
     return entry, found
 
 
-def _walk(computations: dict[str, list[_Instruction]], name: str, runs: int) -> Iterator[Operation]:
+def _walk(computations: dict[str, list[Instruction]], name: str, runs: int) -> Iterator[Operation]:
     instructions = computations[name]
     shapes = {instruction.name: instruction.shape for instruction in instructions}
     for instruction in instructions:
@@ -83,7 +86,7 @@ def _walk(computations: dict[str, list[_Instruction]], name: str, runs: int) -> 
             rounds = _rounds(computations[_called(rest, "condition")])
             yield from _walk(computations, _called(rest, "body"), runs * rounds)
         elif instruction.kind == "conditional":
-            names = [name for match in _BRANCHES.finditer(rest) for name in _OPERAND.findall(match[0])]
+            names = [name for match in _BRANCHES.finditer(rest) for name in OPERAND.findall(match[0])]
             branches = [list(_walk(computations, branch, runs)) for branch in names]
             yield from max(branches, key=lambda branch: sum(operation.cycles for operation in branch))
         elif instruction.kind == "call":
@@ -91,7 +94,7 @@ def _walk(computations: dict[str, list[_Instruction]], name: str, runs: int) -> 
         elif instruction.kind not in _FREE and not instruction.kind.endswith("-done"):
             estimate = _CYCLES.search(rest)
             cycles = int(estimate[1]) if estimate else 0
-            operands = _OPERAND.findall(rest.split("), ", 1)[0])
+            operands = OPERAND.findall(rest.split("), ", 1)[0])
             moved = _hbm_bytes(instruction.shape) + sum(_hbm_bytes(shapes.get(operand, "")) for operand in operands)
             layer, part = _origin(rest)
             yield Operation(
@@ -109,13 +112,13 @@ def _called(rest: str, role: str) -> str:
     return re.search(rf"\b{role}=%([\w.-]+)", rest)[1]
 
 
-def _rounds(condition: list[_Instruction]) -> int:
+def _rounds(condition: list[Instruction]) -> int:
     """How often a loop runs that counts from 0 to a constant; 1 where it is not such a loop."""
     constants = {instruction.name: instruction.rest for instruction in condition if instruction.kind == "constant"}
     last = condition[-1]
     if last.kind != "compare" or "direction=LT" not in last.rest:
         return 1
-    bounds = [constants[name] for name in _OPERAND.findall(last.rest.split(")")[0]) if name in constants]
+    bounds = [constants[name] for name in OPERAND.findall(last.rest.split(")")[0]) if name in constants]
     return int(re.match(r"\d+", bounds[0])[0]) if bounds else 1
 
 
@@ -131,7 +134,7 @@ def _hbm_bytes(shape: str) -> int:
 
 def _origin(rest: str) -> tuple[str, str]:
     """(layer, part) by the operation's name: "jit(f)/transpose(jvp(MobileNet))/MobileNet._run/block_01/.../add"."""
-    match = _OP_NAME.search(rest)
+    match = OP_NAME.search(rest)
     if not match:
         return "unnamed", "step"
     names = match[1].split("/")

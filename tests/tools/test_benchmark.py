@@ -63,6 +63,7 @@ def test_classify(name, expected):
 
 def test_what_the_compiler_adds_counts_where_it_is_read():
     program = """
+ENTRY %main (x: f32[8]) -> (f32[]) {
       %copy.1 = f32[8]{0} copy(%x)
       %sum.1 = f32[] reduce(%copy.1, %zero), to_apply=%add, metadata={op_name="jit(f)/optimizer/sum"}
       %while.1 = (f32[]) while(%sum.1), body=%b, metadata={op_name="jit(f)/jvp(MobileNet)/while"}
