@@ -2,7 +2,7 @@
 
 import sys
 
-from mnet_jax.training.launch import main
+from mnet_jax.training.command import main
 
 if __name__ == "__main__":
     sys.exit(main())

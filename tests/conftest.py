@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(items: list) -> None:
 @pytest.fixture
 def mnet(capsys):
     """The command in this process, with its eight devices: arguments -> exit code, stdout, stderr."""
-    from mnet_jax.tools.cli import main
+    from mnet_jax.commands.cli import main
 
     def run(*arguments: object) -> tuple[int, str, str]:
         try:

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FILES = sorted((ROOT / "mnet_jax").rglob("*.py"))
-ROOMS = ("models", "data", "tasks", "training", "pretrained", "deploy", "tools")
+ROOMS = ("models", "data", "tasks", "training", "pretrained", "deploy", "commands")
 
 
 def imports(path):
@@ -55,11 +55,13 @@ def test_deploy_knows_only_models():
 
 
 def test_training_does_not_know_tools_beyond_its_plots():
-    assert [line for line in offenders(room("training"), "mnet_jax.tools") if "mnet_jax.tools.plots" not in line] == []
+    assert [
+        line for line in offenders(room("training"), "mnet_jax.commands") if "mnet_jax.training.curves" not in line
+    ] == []
 
 
 def test_pretrained_knows_neither_tasks_nor_tools_nor_the_libraries_whose_files_it_reads():
-    assert offenders(room("pretrained"), "mnet_jax.tasks", "mnet_jax.tools", "torch", "timm", "keras", "optax") == []
+    assert offenders(room("pretrained"), "mnet_jax.tasks", "mnet_jax.commands", "torch", "timm", "keras", "optax") == []
 
 
 def test_tensorflow_is_imported_in_two_rooms_only():
@@ -84,7 +86,7 @@ def test_no_catch_all_files():
     assert [path for path in FILES if path.stem in ("utils", "helpers", "common", "misc")] == []
 
 
-@pytest.mark.parametrize("module", ["mnet_jax", "mnet_jax.tools.cli"])
+@pytest.mark.parametrize("module", ["mnet_jax", "mnet_jax.commands.cli"])
 def test_light_imports_stay_light(module):
     code = f"import sys, {module}; print([m for m in ('jax', 'tensorflow', 'orbax', 'matplotlib') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

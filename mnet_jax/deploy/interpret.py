@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from mnet_jax.deploy import graph as g
-from mnet_jax.models.depthwise import depthwise_conv
 from mnet_jax.models.layers import ACTIVATIONS
+from mnet_jax.models.ops.depthwise import depthwise_conv
 
 
 def interpret(

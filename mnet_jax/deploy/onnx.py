@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mnet_jax.deploy import graph as g
 from mnet_jax.deploy.metadata import About, from_properties
-from mnet_jax.deploy.placing import placed
+from mnet_jax.files import placed
 
 # HardSwish came with 14, ReduceMean and Gelu changed after 17: readable by onnxruntime from 1.11 on.
 OPSET = 17

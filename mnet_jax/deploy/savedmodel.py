@@ -6,7 +6,7 @@ import numpy as np
 
 from mnet_jax.deploy import graph as g
 from mnet_jax.deploy.metadata import JSON_FILE, LABELS_FILE, About, from_json
-from mnet_jax.deploy.placing import placed
+from mnet_jax.files import placed
 
 SIGNATURE = "serving_default"
 MODEL_FILE = "saved_model.pb"

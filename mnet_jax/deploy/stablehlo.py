@@ -15,7 +15,7 @@ from jax import export as jax_export
 from mnet_jax.deploy import graph as g
 from mnet_jax.deploy.interpret import interpret
 from mnet_jax.deploy.metadata import JSON_FILE, LABELS_FILE, ZIP_DATE, About, from_json
-from mnet_jax.deploy.placing import placed
+from mnet_jax.files import placed
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 PROGRAM_FILE = "program.jax_export"

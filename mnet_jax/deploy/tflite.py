@@ -14,7 +14,7 @@ from ai_edge_litert import schema_py_generated as schema
 from mnet_jax.deploy import graph as g
 from mnet_jax.deploy import tflite_metadata
 from mnet_jax.deploy.metadata import JSON_FILE, About, from_json
-from mnet_jax.deploy.placing import placed
+from mnet_jax.files import placed
 
 _IDENTIFIER = b"TFL3"
 _ALIGNMENT = 16  # of constants, as the schema asks (force_align); microcontrollers read them in place

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from jax.nn import initializers
 
 from mnet_jax.models import plans
+from mnet_jax.models.fake_quantization import round_observed
 from mnet_jax.models.layers import Compute, Conv, SqueezeExcite, attend
-from mnet_jax.models.quantization import round_observed
 
 
 class Block(nn.Module):

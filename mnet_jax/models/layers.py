@@ -14,11 +14,11 @@ from jax import lax
 from jax.nn import initializers
 
 from mnet_jax.models import plans
-from mnet_jax.models.dense_conv import dense_conv
-from mnet_jax.models.depthwise import depthwise_conv
+from mnet_jax.models.fake_quantization import round_between, round_kernel, round_observed
 from mnet_jax.models.norm import BatchNorm
-from mnet_jax.models.pointwise import pointwise_conv
-from mnet_jax.models.quantization import round_between, round_kernel, round_observed
+from mnet_jax.models.ops.conv import dense_conv
+from mnet_jax.models.ops.depthwise import depthwise_conv
+from mnet_jax.models.ops.pointwise import pointwise_conv
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 
 from mnet_jax.models import plans, specs
 from mnet_jax.models.blocks import MODULES
+from mnet_jax.models.fake_quantization import round_observed
 from mnet_jax.models.layers import Compute, Conv
-from mnet_jax.models.quantization import round_observed
 from mnet_jax.models.tables import SPECS, list_models
 
 DTYPES = ("float32", "bfloat16")

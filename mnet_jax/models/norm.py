@@ -24,8 +24,8 @@ from jax import lax
 from jax.nn import initializers
 
 from mnet_jax.models import plans
-from mnet_jax.models.depthwise_cpu import largest_divisor
-from mnet_jax.models.pointwise import pointwise_conv
+from mnet_jax.models.ops.depthwise_cpu import largest_divisor
+from mnet_jax.models.ops.pointwise import pointwise_conv
 
 CPU_PARTS = 8  # of a map, that are summed in registers
 

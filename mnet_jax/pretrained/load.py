@@ -9,9 +9,10 @@ from collections.abc import Callable
 from configs import default
 from mnet_jax.data.catalog import DatasetInfo
 from mnet_jax.data.imagenet_names import NAMES
-from mnet_jax.pretrained import convert, download, keras_file, safetensors_file, sources, torch_file
+from mnet_jax.pretrained import convert, download, sources
 from mnet_jax.pretrained.layouts import KERAS, KERAS_NUMBERED, LAYOUTS, TIMM, TORCHVISION, Layout
-from mnet_jax.training.trained import Trained
+from mnet_jax.pretrained.readers import keras, safetensors, torch
+from mnet_jax.trained import Trained
 
 Log = Callable[[str], None]
 
@@ -132,11 +133,11 @@ def _load_file(
         return _load_timm(file, config if config.exists() else None, known, name, model, width, log)
     size = None
     if path.suffix in _KERAS_SUFFIXES:
-        keras = keras_file.read(path)
-        arrays, size = keras.arrays, keras.image_size
-        layout = KERAS_NUMBERED if keras.numbered else KERAS
+        found = keras.read(path)
+        arrays, size = found.arrays, found.image_size
+        layout = KERAS_NUMBERED if found.numbered else KERAS
     elif path.suffix in _TORCH_SUFFIXES:
-        arrays = torch_file.read(path)
+        arrays = torch.read(path)
         layout = _torch_layout(arrays, name)
     else:
         raise ValueError(f"cannot read {path}: {', '.join(SUFFIXES)} expected")
@@ -163,8 +164,8 @@ def _load_timm(
     """Reads a .safetensors file; its config.json, where there is one, says more than the catalogue does."""
     labels = None
     if config is not None:
-        known, labels = safetensors_file.read_config(config, name)
-    arrays = safetensors_file.read(file)
+        known, labels = safetensors.read_config(config, name)
+    arrays = safetensors.read(file)
     return _finish(arrays, _torch_layout(arrays, name), known, labels, None, name, model, width, log)
 
 

@@ -2,7 +2,7 @@
 
 Rows are data; sizes and parameter counts are not here, because they follow from the plans. The preprocessing of timm's
 weights is that of its default_cfg (timm 1.0.31), torchvision's that of its weights' transforms (0.28), Keras' that of
-applications/*.py (3.15); tests/pretrained/check_catalogue.py compares those of timm with the installed library.
+applications/*.py (3.15); tests/scripts/check_catalogue.py compares those of timm with the installed library.
 Accuracies are those at the image size given here; where they are published is said with them.
 """
 
@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 import math
 
-from mnet_jax.training.trained import Claim
+from mnet_jax.trained import Claim
 
 Channels = tuple[float, float, float]
 

@@ -4,7 +4,7 @@ import ml_collections
 
 from mnet_jax.data.catalog import DatasetInfo
 from mnet_jax.models import MobileNet, create_model
-from mnet_jax.tasks.classification import Classification
+from mnet_jax.tasks.classification.task import Classification
 
 
 def build_model(config: ml_collections.ConfigDict, info: DatasetInfo, *, axis_name: str | None = None) -> MobileNet:

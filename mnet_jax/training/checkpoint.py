@@ -16,9 +16,9 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from mnet_jax.data.catalog import DatasetInfo
+from mnet_jax.trained import Trained
 from mnet_jax.training.config import from_json, to_json
 from mnet_jax.training.state import Tree
-from mnet_jax.training.trained import Trained
 
 FOLDER = "checkpoints"
 

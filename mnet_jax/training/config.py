@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import ml_collections
 
 from configs import default
-from mnet_jax.tasks.augment_config import AugmentConfig
+from mnet_jax.augment.settings import AugmentConfig
 
 if typing.TYPE_CHECKING:
     from mnet_jax.data.catalog import DatasetInfo
@@ -83,7 +83,7 @@ RANGES = {
     "log.every_steps": (1, math.inf),
 }
 
-# Fields that a fine-tuning config may leave None: `training/start.py` takes them from its checkpoint or weights.
+# Fields that a fine-tuning config may leave None: `training/initial.py` takes them from its checkpoint or weights.
 ADOPTED = ("model.name", "data.image_size", "data.eval_crop", "data.interpolation")
 
 # One duration, two units: give one of them.

@@ -9,9 +9,9 @@ import numpy as np
 
 from mnet_jax.data.catalog import DatasetInfo
 from mnet_jax.models import MobileNet
-from mnet_jax.tasks.classification import Classification
+from mnet_jax.tasks.classification.task import Classification
 from mnet_jax.training.batches import ImageBatches, image_shapes
-from mnet_jax.training.features import CachedBatches, ClassifierOnly
+from mnet_jax.training.embeddings import CachedBatches, ClassifierOnly
 from mnet_jax.training.parallel import AXIS, Devices
 from mnet_jax.training.state import Tree
 from mnet_jax.training.step import make_eval_step

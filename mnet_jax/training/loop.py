@@ -13,14 +13,15 @@ import numpy as np
 from etils import epath
 
 from mnet_jax.data import catalog, folder, views
-from mnet_jax.tasks.classification import balanced_weights
-from mnet_jax.training import device_memory, outcome, photos, start
+from mnet_jax.tasks.classification import report
+from mnet_jax.tasks.classification.task import balanced_weights
+from mnet_jax.training import device_memory, initial, photos
 from mnet_jax.training.batches import ImageBatches, image_shapes
 from mnet_jax.training.build import build_model, build_task
 from mnet_jax.training.checkpoint import Checkpoints
 from mnet_jax.training.config import RunPlan, derive, difference, due, from_json, to_json, validate
+from mnet_jax.training.embeddings import CachedBatches, ClassifierOnly, Extractor
 from mnet_jax.training.evaluation import Evaluator
-from mnet_jax.training.features import CachedBatches, ClassifierOnly, Extractor
 from mnet_jax.training.optimizer import make_optimizer, make_schedule
 from mnet_jax.training.parallel import AXIS, Devices, fetch
 from mnet_jax.training.reporting import Reporter
@@ -146,8 +147,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
       FloatingPointError: if the loss is not finite any more.
     """
     validate(config)
-    source = start.find_source(config, workdir)
-    config = start.adopt(config, source, workdir)
+    source = initial.find_source(config, workdir)
+    config = initial.adopt(config, source, workdir)
     validate(config)
     folder.forget()
     config = photos.recall(config, workdir)
@@ -162,7 +163,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
         task = dataclasses.replace(task, class_weights=weights)
     schedule, optimizer = make_schedule(config, run), make_optimizer(config, run)
     notes = []
-    variables = start.first_variables(config, model.plan, info.class_names, source, notes.append)
+    variables = initial.first_variables(config, model.plan, info.class_names, source, notes.append)
     claim(workdir, kept, is_main=is_main)
     if is_main:
         photos.note(config, workdir, notes.append)
@@ -243,8 +244,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
                 batches = source.evaluation(
                     batch_size=run.eval_device_batch * len(devices.local), process_index=0, process_count=1
                 )
-                predictions = outcome.predict(learner, task, best, batches, devices)
-                outcome.report(workdir, predictions, config, info, step=best_step, log=reporter.info)
+                predictions = report.predict(learner, task, best, batches, devices)
+                report.report(workdir, predictions, config, info, step=best_step, log=reporter.info)
     return metrics
 
 

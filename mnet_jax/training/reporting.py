@@ -216,9 +216,9 @@ class Reporter:
         self._close_bar()
         path = self._dir / "metrics.jsonl"
         try:
-            from mnet_jax.tools import plots
+            from mnet_jax.training import curves
 
-            plots.draw_curves(path, self._dir / "curves.png")
+            curves.draw_curves(path, self._dir / "curves.png")
         except Exception as error:  # hours of training must not end in a traceback for want of a picture
             self.info(f"curves.png was not drawn: {type(error).__name__}: {error}")
         for line in summary_lines(

@@ -12,9 +12,10 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from networks import MEAN, STD, about, normalized, random_images, random_variables
 
-from mnet_jax.deploy import formats, placing, stablehlo, tflite, tflite_metadata
+from mnet_jax.deploy import formats, stablehlo, tflite, tflite_metadata
 from mnet_jax.deploy.fold import fold
 from mnet_jax.deploy.interpret import interpret
+from mnet_jax.files import check_writable, placed
 from mnet_jax.models import create_model
 
 SIZE = 64
@@ -206,13 +207,13 @@ def test_a_program_of_a_newer_jax_is_refused_by_name(files, tmp_path):
 )
 def test_paths_that_cannot_be_written_are_refused(tmp_path, path, message):
     with pytest.raises(ValueError, match=message):
-        placing.check_writable(path if "://" in path else tmp_path / path)
+        check_writable(path if "://" in path else tmp_path / path)
 
 
 def test_an_error_leaves_no_half_file_and_the_old_one_as_it_was(tmp_path):
     target = tmp_path / "model.tflite"
     target.write_bytes(b"old")
-    with pytest.raises(RuntimeError), placing.placed(target) as part:  # noqa: PT012
+    with pytest.raises(RuntimeError), placed(target) as part:  # noqa: PT012
         part.write_bytes(b"half")
         raise RuntimeError
     assert target.read_bytes() == b"old"

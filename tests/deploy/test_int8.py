@@ -7,15 +7,16 @@ import pytest
 
 pytest.importorskip("ai_edge_litert")
 
-from mnet_jax.deploy import edgetpu, int8_graph, ranges, tflite, tflite_int8
+from mnet_jax.commands import calibration
+from mnet_jax.deploy import edgetpu, tflite
 from mnet_jax.deploy import graph as g
 from mnet_jax.deploy.fold import fold
+from mnet_jax.deploy.int8 import ranges, rewrite, write
 from mnet_jax.deploy.interpret import interpret
 from mnet_jax.deploy.metadata import About
 from mnet_jax.models import create_model
-from mnet_jax.models.quantization import round_between, round_kernel
+from mnet_jax.models.fake_quantization import round_between, round_kernel
 from mnet_jax.models.variables import initial_variables
-from mnet_jax.tools import calibration
 
 SIZE = 32
 GREY = {"mean": (127.5, 127.5, 127.5), "std": (127.5, 127.5, 127.5)}
@@ -51,9 +52,9 @@ def about(**fields):
 def small():
     """v3_small: (graph, int8 graph, ranges, TFLite bytes)."""
     graph = folded("v3_small")
-    target = int8_graph.rewrite(graph)
+    target = rewrite.rewrite(graph)
     known = ranges.observe(target, [pictures()], estimator="minmax")
-    return graph, target, known, tflite_int8.convert(target, known, about())
+    return graph, target, known, write.convert(target, known, about())
 
 
 def scores(graph, images):
@@ -90,7 +91,7 @@ def test_the_rewritten_graph_computes_the_same(small):
 def test_v3_large_adds_maps_that_carry_the_sixth():
     """Its first block adds the stem's hard swish to a projection, which must grow with it."""
     graph = folded("v3_large", mean=(128.0, 128.0, 128.0))
-    target = int8_graph.rewrite(graph)
+    target = rewrite.rewrite(graph)
     assert target.factors["block_00/add"] == 6.0
     assert target.factors[graph.output.name] == 1.0
     images = pictures(2)
@@ -150,7 +151,7 @@ def test_channels_without_weights_keep_their_bias(depthwise):
     pixels = g.Pixels(name="pixels", inputs=(g.INPUT,), shape=(4, 4, 3), mean=np.full(3, 128, np.float32))
     graph = g.Graph(input_shape=(4, 4, 3), input_dtype="uint8", nodes=(pixels, conv))
     image = np.random.default_rng(0).integers(0, 256, (4, 4, 3), np.uint8)
-    model = tflite_int8.convert(int8_graph.rewrite(graph), {"conv": (-7.0, 7.0)}, about(class_names=("a", "b", "c")))
+    model = write.convert(rewrite.rewrite(graph), {"conv": (-7.0, 7.0)}, about(class_names=("a", "b", "c")))
     found = every_tensor(model, image)["logits"]
     np.testing.assert_allclose(found, scores(graph, image[None]), atol=14 / 255)
 
@@ -203,7 +204,7 @@ def aware():
 def test_trained_ranges_are_those_of_the_exported_model(aware, tmp_path):
     model, variables = aware
     graph = fold(model.plan, variables, image_size=SIZE, input="uint8", **GREY)
-    target = int8_graph.rewrite(graph)
+    target = rewrite.rewrite(graph)
     known = ranges.learnt(target, variables["batch_stats"])
     missing = {node.name for node in target.graph.nodes} - known.keys()
     assert all(
@@ -211,7 +212,7 @@ def test_trained_ranges_are_those_of_the_exported_model(aware, tmp_path):
         for name in missing
     )
     path = tmp_path / "model.tflite"
-    path.write_bytes(tflite_int8.convert(target, known, about()))
+    path.write_bytes(write.convert(target, known, about()))
     images = pictures()
     trained = np.asarray(jax.jit(model.apply)(variables, (images.astype(np.float32) - 127.5) / 127.5))
     found = tflite.Runner(path)(images)
@@ -222,7 +223,7 @@ def test_trained_ranges_are_those_of_the_exported_model(aware, tmp_path):
 
 def test_attention_is_refused_in_one_line():
     with pytest.raises(ValueError, match="use --quantize dynamic"):
-        int8_graph.rewrite(folded("v4_hybrid_medium"))
+        rewrite.rewrite(folded("v4_hybrid_medium"))
     with pytest.raises(ValueError, match="has attention"):
         create_model("v4_hybrid_medium", quantize_range_decay=0.9)
 

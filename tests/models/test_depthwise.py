@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mnet_jax.models import depthwise_grouped
-from mnet_jax.models.depthwise import FORMS, depthwise_conv
-from mnet_jax.models.depthwise_grouped import output_size
+from mnet_jax.models.ops import depthwise_gpu
+from mnet_jax.models.ops.depthwise import FORMS, depthwise_conv
+from mnet_jax.models.ops.depthwise_gpu import output_size
 
 # images, height, width, channels, kernel height, kernel width, stride, padding
 CASES = {
@@ -162,7 +162,7 @@ def test_second_derivatives_are_those_of_lax(stride):
 
     ours, lax_own = (
         jax.jit(jax.grad(functools.partial(curvature, convolve), (0, 1)))(x, kernel)
-        for convolve in (depthwise_conv, depthwise_grouped.convolve)
+        for convolve in (depthwise_conv, depthwise_gpu.convolve)
     )
     for a, b in zip(ours, lax_own, strict=True):
         np.testing.assert_allclose(a, b, atol=2e-4 * float(jnp.abs(b).max()))

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import pytest
 
 from mnet_jax.models import create_model, list_models
+from mnet_jax.models.count import summarize
 from mnet_jax.models.specs import resolve
 from mnet_jax.models.tables import SPECS
 from mnet_jax.models.variables import list_variables
-from mnet_jax.tools.summary import summarize
 
 COUNTS = json.loads((pathlib.Path(__file__).parent / "exact_counts.json").read_text())
 GOLDEN = COUNTS["published"]

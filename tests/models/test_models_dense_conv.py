@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from mnet_jax.models.dense_conv import dense_conv
+from mnet_jax.models.ops.conv import dense_conv
 
 
 def plain(x, kernel, stride, padding):

@@ -15,10 +15,10 @@ from jax.extend.core import jaxprs_in_params
 import mnet_jax
 from mnet_jax.models import create_model, layers, list_models, plans, specs
 from mnet_jax.models.blocks import MODULES
+from mnet_jax.models.count import summarize
 from mnet_jax.models.mobilenet import MobileNet
 from mnet_jax.models.tables import SPECS
 from mnet_jax.models.variables import initial_variables, list_variables
-from mnet_jax.tools.summary import summarize
 
 FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # compile time, not run time
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnet_jax.models import pointwise
-from mnet_jax.models.pointwise import pointwise_conv
+from mnet_jax.models.ops import pointwise
+from mnet_jax.models.ops.pointwise import pointwise_conv
 
 SHAPES = [((2, 5, 3, 4), 6), ((1, 1, 1, 3), 1), ((3, 7), 2), ((0, 2, 2, 4), 3)]
 FORMS = {"multiply": pointwise._multiply, "convolve": pointwise._convolve}

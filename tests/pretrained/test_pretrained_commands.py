@@ -18,7 +18,7 @@ from mnet_jax import load_checkpoint, load_pretrained
 from mnet_jax.pretrained.layouts import KERAS, TIMM
 from mnet_jax.training import loop
 from mnet_jax.training.build import build_model
-from mnet_jax.training.start import flat
+from mnet_jax.training.initial import flat
 
 ROOT = pathlib.Path(__file__).parents[2]
 CLASSES = ("ant", "bee", "cat")

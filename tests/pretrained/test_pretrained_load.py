@@ -57,7 +57,7 @@ def make(case, folder):
 
 @pytest.mark.parametrize("case", random_weights.GOLDEN, ids=" ".join)
 def test_logits_are_those_of_the_library(case, tmp_path, lines):
-    """Within 1e-4 of the largest, which tests/pretrained/make_parity.py --golden stored from the live library."""
+    """Within 1e-4 of the largest, which tests/scripts/make_parity.py --golden stored from the live library."""
     trained = load_pretrained(make(case, tmp_path), log=lines.append)
     assert lines == []
     model = build_model(trained.config, trained.info)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from mnet_jax.tasks.classification import Classification
+from mnet_jax.tasks.classification.task import Classification
 
 STATISTICS = {"mean": (124.0, 116.0, 104.0), "std": (58.0, 57.0, 57.5)}
 IMAGES = np.zeros((8, 4, 4, 3), np.uint8)

@@ -14,13 +14,13 @@ from sklearn.datasets import load_digits
 
 from configs import finetune
 from mnet_jax import load_pretrained
+from mnet_jax.commands.cli import main
 from mnet_jax.models.specs import resolve
 from mnet_jax.models.tables import SPECS
 from mnet_jax.models.variables import initial_variables
-from mnet_jax.tools.cli import main
 from mnet_jax.training import checkpoint, loop
+from mnet_jax.training.initial import flat, transplant
 from mnet_jax.training.reporting import read_rows
-from mnet_jax.training.start import flat, transplant
 
 
 def variables(name="v3_small", num_classes=10, seed=0, width=0.25):

@@ -7,7 +7,7 @@ import sys
 import pytest
 from absl import flags
 
-from mnet_jax.training import launch
+from mnet_jax.training import command
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -37,7 +37,7 @@ def test_one_clear_line(arguments, line, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(flags, "FLAGS", flags.FlagValues())  # as at the start of a process
     arguments = [argument.format(tmp=tmp_path) for argument in arguments]
-    status = launch.main(["train.py", f"--workdir={tmp_path / 'run'}", *arguments])
+    status = command.main(["train.py", f"--workdir={tmp_path / 'run'}", *arguments])
     check(status, capfd.readouterr().err, line, tmp_path)
 
 

@@ -11,9 +11,9 @@ from mnet_jax.data.catalog import DatasetInfo
 from mnet_jax.training import layerwise
 from mnet_jax.training.build import build_model, build_task
 from mnet_jax.training.config import derive
+from mnet_jax.training.initial import flat
 from mnet_jax.training.optimizer import make_optimizer, make_schedule
 from mnet_jax.training.parallel import AXIS, Devices
-from mnet_jax.training.start import flat
 from mnet_jax.training.state import new_state
 from mnet_jax.training.step import make_train_step
 

@@ -5,10 +5,10 @@ import pytest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from sklearn.utils.class_weight import compute_class_weight
 
-from mnet_jax.tasks.classification import balanced_weights
-from mnet_jax.tools.probe import neighbours
+from mnet_jax.commands.probe import neighbours
+from mnet_jax.tasks.classification.report import Predictions, class_scores, table_lines
+from mnet_jax.tasks.classification.task import balanced_weights
 from mnet_jax.training.checkpoint import score
-from mnet_jax.training.outcome import Predictions, class_scores, table_lines
 from mnet_jax.training.stopping import Patience
 
 

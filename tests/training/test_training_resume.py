@@ -223,7 +223,7 @@ def test_two_processes_equal_one(place):
     assert [(row["step"], row["num_images"]) for row in evals] == [(3, 360), (6, 360)]
     # the checkpoint, evaluated by one process, gives the same numbers
     done = subprocess.run(
-        [sys.executable, "-m", "mnet_jax.tools.cli", "evaluate", "--checkpoint", place / "pod", "--json"],
+        [sys.executable, "-m", "mnet_jax.commands.cli", "evaluate", "--checkpoint", place / "pod", "--json"],
         capture_output=True, text=True, cwd=place, timeout=280, check=True,
     )  # fmt: skip
     again = json.loads(done.stdout)

@@ -14,7 +14,7 @@ from mnet_jax.models import MobileNet
 from mnet_jax.models.specs import resolve
 from mnet_jax.models.tables import SPECS
 from mnet_jax.models.variables import initial_variables
-from mnet_jax.tasks.classification import Classification
+from mnet_jax.tasks.classification.task import Classification
 from mnet_jax.training.build import build_model, build_task
 from mnet_jax.training.config import derive
 from mnet_jax.training.evaluation import evaluate

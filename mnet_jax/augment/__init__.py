@@ -1,0 +1,1 @@
+"""What happens to images on the device while training; shared by the tasks."""

@@ -1,0 +1,1 @@
+"""The `mnet` command: one file a subcommand."""

@@ -1,0 +1,150 @@
+"""Arguments that several commands share: which trained model, and which labelled images; and what they name."""
+
+import argparse
+import dataclasses
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mnet_jax.data.catalog import DatasetInfo
+    from mnet_jax.trained import Trained
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """`--checkpoint` with its steps and averages, or `--weights`."""
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--checkpoint", metavar="DIR", help="directory of a run (train.py's --workdir), local or gs://")
+    which.add_argument(
+        "--weights",
+        metavar="SOURCE",
+        help="published weights: a name of `mnet weights`, or a .h5/.safetensors/.pth file",
+    )
+    parser.add_argument(
+        "--like", metavar="NAME", help="for a weights file that does not say how its images are prepared: whose it is"
+    )
+    parser.add_argument("--step", type=_step, default=None, help="best, latest or a step's number (default: latest)")
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument(
+        "--ema",
+        dest="ema",
+        action="store_true",
+        default=True,
+        help="the averaged weights, where there are any (default)",
+    )
+    weights.add_argument("--raw", dest="ema", action="store_false", help="the weights of the last step")
+
+
+def load_model(args: argparse.Namespace, *, classifier: bool = True) -> "Trained":
+    """The model of `add_model`.
+
+    Args:
+      args: the command line's.
+      classifier: whether the command needs one; "no top" weights have none.
+
+    Raises:
+      ValueError: in one line, if there is no such model, or it lacks its classifier.
+    """
+    if args.weights is not None:
+        from mnet_jax.pretrained.load import load_pretrained
+
+        trained = load_pretrained(args.weights, like=args.like, ema=args.ema, step=args.step)
+    elif args.like is not None:
+        raise ValueError("--like goes with --weights: a checkpoint knows how its images are prepared")
+    else:
+        from mnet_jax.training import checkpoint
+
+        trained = checkpoint.load(args.checkpoint, ema=args.ema, step=args.step)
+    if classifier and trained.info.num_classes == 0:
+        raise ValueError(
+            f"{trained.path} has no classifier: train one with python train.py --config configs/finetune.py "
+            f"--config.init.weights={trained.path} --config.data.folder=DIR"
+        )
+    return trained
+
+
+def add_batch_size(parser: argparse.ArgumentParser) -> None:
+    """`--batch_size` of the commands that run a model over images."""
+    parser.add_argument(
+        "--batch_size", type=_positive, metavar="N", help="images at a time; changes the speed, not the result"
+    )
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return int(text)
+
+
+def _step(text: str) -> int | str:
+    if text in ("best", "latest"):
+        return text
+    if text.isdigit():
+        return int(text)
+    raise argparse.ArgumentTypeError(f"must be best, latest or a number, got {text!r}")
+
+
+# --- Labelled images ---
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """`--data`, `--data_dir`, `--folder` and `--split`; without them, what the model was evaluated on in training."""
+    parser.add_argument(
+        "--data", metavar="NAME", help="a TFDS name, digits or folder (default: what it was trained on)"
+    )
+    parser.add_argument("--data_dir", metavar="DIR", help="the TFDS directory (default: as in training)")
+    parser.add_argument(
+        "--folder", metavar="DIR", help="images in DIR/<class>/ or DIR/val/<class>/; means --data folder"
+    )
+    parser.add_argument("--split", help="split to evaluate (default: as in training)")
+
+
+def check_data(args: argparse.Namespace) -> None:
+    """ValueError if the arguments contradict each other; before anything is loaded."""
+    if args.folder is not None and args.data not in (None, "folder"):
+        raise ValueError(f"--folder goes with --data folder, not with --data {args.data}: give one of them")
+
+
+def open_data(args: argparse.Namespace, trained: "Trained") -> "DatasetInfo":
+    """Puts the choice into the model's config and looks the data set up.
+
+    Its images are normalised as the network is used to, whatever the statistics of this set.
+
+    Raises:
+      ValueError: if it is not there, or has other classes than the model.
+    """
+    from mnet_jax.data import catalog
+
+    check_data(args)
+    data = trained.config.data
+    if args.data is not None or args.folder is not None:
+        data.name = "folder" if args.folder is not None else args.data
+        data.train_split = data.eval_split = None  # those of the training set
+    if args.folder is not None:
+        data.folder, data.manifest, data.split_from = args.folder, None, None
+    if args.data_dir is not None:
+        data.data_dir = args.data_dir
+    if args.split is not None:
+        data.eval_split = args.split
+
+    info = catalog.describe(data)
+    complaint = catalog.complaint(data)
+    if complaint:
+        print(f"mnet: {complaint}", file=sys.stderr)
+    _check_classes(info.class_names, trained.class_names, info.name)
+    return dataclasses.replace(info, mean=trained.info.mean, std=trained.info.std)
+
+
+def _check_classes(found: tuple[str, ...], known: tuple[str, ...], name: str) -> None:
+    """Labels are numbers: they mean the same classes only where the names agree, in order."""
+    if len(found) != len(known):
+        raise ValueError(
+            f"{name} has {len(found)} classes, the checkpoint knows {len(known)}: "
+            "give --data (with --data_dir or --folder) a set of the same classes"
+        )
+    if found != known:
+        place, theirs, ours = next((i, a, b) for i, (a, b) in enumerate(zip(found, known, strict=True)) if a != b)
+        print(
+            f"mnet: warning: class {place} is {theirs!r} in {name}, {ours!r} in the checkpoint; "
+            "classes are compared by number",
+            file=sys.stderr,
+        )

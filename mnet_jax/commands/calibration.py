@@ -1,0 +1,98 @@
+"""The images on which an int8 network's ranges are observed."""
+
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from mnet_jax.trained import Trained
+
+NUM_IMAGES = 256  # as many as are used, unless asked for more; see docs/quantization.md for what fewer cost
+LEAST = 16  # fewer than these say too little of what an activation reaches
+_BATCH = 16
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
+
+
+def batches(
+    trained: "Trained", image_size: tuple[int, int], *, folder: str | os.PathLike | None = None, num: int = NUM_IMAGES
+) -> Iterator[np.ndarray]:
+    """uint8 [n, H, W, 3], cropped as for evaluation: `num` training images, or images from a folder.
+
+    Training images are spread over the whole split, and so are those of a folder, all of it below `folder`.
+
+    Raises:
+      ValueError: in one line, at the call, if there is no such data set or folder, or it has too few images.
+    """
+    if num < LEAST:
+        raise ValueError(f"{num} images are too few to calibrate on: give at least {LEAST}")
+    return _of_folder(trained, image_size, folder, num) if folder else _of_training(trained, image_size, num)
+
+
+def _of_folder(
+    trained: "Trained", image_size: tuple[int, int], folder: str | os.PathLike, num: int
+) -> Iterator[np.ndarray]:
+    from mnet_jax.data import decode
+
+    root = pathlib.Path(folder).expanduser()
+    if not root.is_dir():
+        raise ValueError(f"there is no directory {folder} with images to calibrate on")
+    files = sorted(file for file in root.rglob("*") if file.suffix.lower() in _SUFFIXES)
+    if len(files) < LEAST:
+        raise ValueError(f"{folder} has {len(files)} images (JPEG, PNG, ...): to calibrate on, give at least {LEAST}")
+    files = [files[index] for index in _spread(len(files), num)]
+    data = trained.config.data
+
+    def read() -> Iterator[np.ndarray]:
+        for start in range(0, len(files), _BATCH):
+            images = (decode.load_image(str(file)) for file in files[start : start + _BATCH])
+            yield np.stack(
+                [decode.eval_crop(image, image_size, data.eval_crop, data.interpolation) for image in images]
+            )
+
+    return read()
+
+
+def _of_training(trained: "Trained", image_size: tuple[int, int], num: int) -> Iterator[np.ndarray]:
+    import ml_collections
+
+    from mnet_jax.data import catalog, pipeline
+
+    config = ml_collections.ConfigDict(trained.config)
+    with config.data.ignore_type():
+        config.data.image_size = tuple(image_size)
+    try:
+        info = catalog.describe(config.data)
+    except ValueError as error:
+        raise ValueError(
+            f"to calibrate, give --calibration FOLDER with images like those of training ({error})"
+        ) from error
+    if info.num_train < LEAST:
+        raise ValueError(
+            f"{info.name} has {info.num_train} training images: at least {LEAST} are needed to calibrate on"
+        )
+    wanted = set(_spread(info.num_train, num))
+
+    def read() -> Iterator[np.ndarray]:
+        place, kept = 0, []
+        for batch in pipeline.eval_batches(config.data, info, batch_size=_BATCH, split=info.train_split):
+            real = int(batch["mask"].sum())
+            kept += [batch["image"][i] for i in range(real) if place + i in wanted]
+            place += real
+            while len(kept) >= _BATCH:
+                yield np.stack(kept[:_BATCH])
+                del kept[:_BATCH]
+            if place > max(wanted):
+                break
+        if kept:
+            yield np.stack(kept)
+
+    return read()
+
+
+def _spread(there: int, wanted: int) -> list[int]:
+    """`wanted` places out of `there`, evenly apart; of a large set only of its beginning, which TFDS has shuffled."""
+    there = min(there, 16 * wanted)
+    return sorted({int(place) for place in np.linspace(0, there - 1, min(wanted, there))})

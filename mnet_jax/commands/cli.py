@@ -1,0 +1,111 @@
+"""The `mnet` command: what it accepts and how it ends. The work is in one file a subcommand, imported when it runs.
+
+Results go to stdout, everything else to stderr. Exit codes: 0 done; 1 done, but not for every image (predict);
+2 an error that the user can mend, told in one line; 130 interrupted; 141 nobody reads the output any more.
+"""
+
+import argparse
+import contextlib
+import importlib
+import io
+import os
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import NoReturn
+
+from mnet_jax.models.specs import check_choice
+from mnet_jax.training.libtpu import settle_libtpu
+
+# Before anything imports them: TensorFlow, absl and JAX tell of processor features and missing accelerators otherwise.
+_QUIET = {
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "TF_ENABLE_ONEDNN_OPTS": "0",
+}
+
+# name -> (purpose, module): the module has `add_arguments(parser)` and `run(args, out) -> exit code`, and imports what
+# is heavy inside `run`.
+_COMMANDS = {
+    "models": ("list the models with their sizes", "mnet_jax.commands.models"),
+    "weights": ("list the published weights that can be loaded", "mnet_jax.commands.weights"),
+    "summary": ("show a model block by block: shapes, parameters, multiply-adds", "mnet_jax.commands.summary"),
+    "evaluate": ("measure a checkpoint on a data set, counting every image once", "mnet_jax.commands.evaluate"),
+    "predict": ("name what is on images, with probabilities", "mnet_jax.commands.predict"),
+    "export": ("write a model for a phone, a browser or a server", "mnet_jax.commands.export"),
+    "verify-export": ("compare an exported file with its model, on images", "mnet_jax.commands.verify_export"),
+    "features": ("write what a network sees in the images of a folder as arrays", "mnet_jax.commands.features"),
+    "probe": ("judge frozen features by a linear probe and nearest neighbours", "mnet_jax.commands.probe"),
+    "chart": ("draw accuracy against multiply-adds, parameters and latency", "mnet_jax.commands.chart"),
+    "tpu-check": (
+        "compile a config's train step for a TPU slice, without a TPU: memory, speed, the dearest operations",
+        "mnet_jax.commands.tpu_check",
+    ),
+    "prepare": ("store a data set once with small images, for faster input", "mnet_jax.commands.prepare"),
+    "benchmark": ("measure speed: train, infer, input, step-breakdown", "mnet_jax.commands.benchmark"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    settle_libtpu()
+    argv = list(sys.argv[1:] if argv is None else argv)
+    traceback = "--traceback" in argv
+    try:
+        command, args = _parse(argv)
+        # libraries that print go to stderr: stdout holds the result only
+        out = sys.stdout
+        if isinstance(out, io.TextIOWrapper):
+            out.reconfigure(errors="backslashreplace")  # a file or class name that this terminal cannot show
+        with contextlib.redirect_stdout(sys.stderr):
+            code = command.run(args, out)
+        out.flush()
+    except BrokenPipeError:
+        # `| head` has left; what Python still holds for stdout goes nowhere instead of failing again at exit
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except KeyboardInterrupt:
+        print("mnet: interrupted", file=sys.stderr)
+        return 130
+    except (ValueError, OSError) as error:
+        if traceback:
+            raise
+        print(f"mnet: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return code
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line instead of a page of usage."""
+        self.exit(2, f"mnet: {message}; see {self.prog} --help\n")
+
+
+def _parse(argv: Sequence[str]) -> tuple[ModuleType, argparse.Namespace]:
+    """The module of the subcommand, the only one that is imported, and its arguments."""
+    if not argv or argv[0].startswith("-"):
+        parser = _Parser(prog="mnet", description="MobileNet v1 to v4 in JAX.", allow_abbrev=False)
+        commands = parser.add_subparsers(metavar="COMMAND", required=True)
+        for name, (purpose, _) in _COMMANDS.items():
+            commands.add_parser(name, help=purpose)
+        parser.parse_args(argv)  # ends here: help, or what is wrong
+    check_choice("command", argv[0], tuple(_COMMANDS))
+    purpose, module = _COMMANDS[argv[0]]
+    description = f"{purpose[0].upper()}{purpose[1:]}."
+    parser = _Parser(prog=f"mnet {argv[0]}", description=description, allow_abbrev=False)
+    command = importlib.import_module(module)
+    command.add_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--traceback", action="store_true", help="show where an error came from, not only what it is")
+    if parser.get_default("overrides") is None:
+        return command, parser.parse_args(argv[1:])
+    overrides = [arg for arg in argv[1:] if arg.startswith("--config.")]  # a config's fields, as train.py takes them
+    args = parser.parse_args([arg for arg in argv[1:] if arg not in overrides])
+    args.overrides = overrides
+    return command, args
+
+
+if __name__ == "__main__":
+    sys.exit(main())

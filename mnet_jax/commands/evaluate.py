@@ -1,0 +1,70 @@
+"""`mnet evaluate`: top-1, top-5 and loss of a checkpoint, by the config that it carries."""
+
+import argparse
+import dataclasses
+import json
+import sys
+from typing import TextIO
+
+from mnet_jax.commands import arguments
+
+_IMAGES_PER_DEVICE = 128  # at most, unless asked for: training's batch may have been for many more devices
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which model, and on which images."""
+    arguments.add_model(parser)
+    arguments.add_batch_size(parser)
+    arguments.add_data(parser)
+
+
+def run(args: argparse.Namespace, out: TextIO) -> int:
+    """Evaluates and writes the result to `out`."""
+    arguments.check_data(args)
+
+    from mnet_jax.training.build import build_model, build_task
+    from mnet_jax.training.evaluation import Evaluator
+    from mnet_jax.training.parallel import Devices, cache_compilations
+    from mnet_jax.training.reporting import plain_number
+
+    cache_compilations()
+    trained = arguments.load_model(args)
+    info = arguments.open_data(args, trained)
+    config = trained.config
+
+    devices = Devices()
+    wanted = args.batch_size or min(config.eval.batch_size, _IMAGES_PER_DEVICE * devices.count, info.num_eval)
+    device_batch = -(-wanted // devices.count)
+    place = f"{info.name}, split {info.eval_split}"
+    print(f"mnet: evaluating {info.num_eval:,} images of {place}", file=sys.stderr)
+    evaluator = Evaluator(build_model(config, info), build_task(config, info), config, info, devices, device_batch)
+    metrics = evaluator(devices.replicate(trained.variables))
+
+    averaged = "averaged" if args.ema and config.ema.decay > 0 else "raw"
+    averaged = "published" if trained.published else averaged
+    claim = trained.claim
+    if args.json:
+        result = {
+            "checkpoint": trained.path,
+            "step": trained.step,
+            "weights": averaged,
+            "data": info.name,
+            "split": info.eval_split,
+            **{name: plain_number(value) for name, value in metrics.items()},
+            **({} if claim is None else {"published": dataclasses.asdict(claim)}),
+        }
+        print(json.dumps(result, indent=2), file=out)
+        return 0
+    if trained.published:
+        print(f"weights     {trained.path}", file=out)
+    else:
+        print(f"checkpoint  {trained.path} (step {trained.step:,}, {averaged} weights)", file=out)
+    print(f"data        {place}", file=out)
+    print(f"images      {metrics['num_images']:,}", file=out)
+    print(f"top-1       {100 * metrics['top1']:.2f} %", file=out)
+    print(f"top-5       {100 * metrics['top5']:.2f} %", file=out)
+    print(f"loss        {metrics['loss']:.4f}", file=out)
+    if claim is not None:
+        top5 = "" if claim.top5 is None else f", top-5 {claim.top5:.2f} %"
+        print(f"published   top-1 {claim.top1:.2f} %{top5} at {claim.image_size} px ({claim.source})", file=out)
+    return 0

@@ -1,0 +1,116 @@
+"""`mnet predict`: the most probable classes of images, many at a time through one compiled call."""
+
+import argparse
+import glob
+import json
+import pathlib
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TextIO
+
+import numpy as np
+
+from mnet_jax.commands import arguments
+
+_BATCH_SIZE = 32
+# What a directory is searched for; a file that is named itself may have any name.
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which model, and which images."""
+    arguments.add_model(parser)
+    arguments.add_batch_size(parser)
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="files, directories or patterns such as 'photos/*.jpg'"
+    )
+    parser.add_argument("--top", type=int, default=5, metavar="K", help="classes to show for each image (default: 5)")
+
+
+def run(args: argparse.Namespace, out: TextIO) -> int:
+    """Predicts and writes to `out`; returns 1 if an image could not be read."""
+    if args.top < 1:
+        raise ValueError(f"--top must be at least 1, got {args.top}")
+    paths = find_images(args.images)
+
+    import jax
+    import jax.numpy as jnp
+
+    from mnet_jax.data import decode
+    from mnet_jax.data.pipeline import image_shape
+    from mnet_jax.training.build import build_model, build_task
+    from mnet_jax.training.parallel import cache_compilations
+
+    cache_compilations()
+    trained = arguments.load_model(args)
+    data = trained.config.data
+    model, task = build_model(trained.config, trained.info), build_task(trained.config, trained.info)
+    names = trained.class_names
+    top = min(args.top, len(names))
+
+    @jax.jit
+    def best(pixels: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """uint8 [N, H, W, 3] -> probabilities float32 [N, top] and classes int32 [N, top]."""
+        logits = model.apply(variables, task.eval_inputs({"image": pixels}), train=False)
+        return jax.lax.top_k(jax.nn.softmax(logits.astype(jnp.float32)), top)
+
+    variables = jax.device_put(trained.variables)
+    size = min(args.batch_size or _BATCH_SIZE, len(paths))
+    results, failed = [], False
+    for part in _parts(paths, size):
+        pixels = np.zeros((size, *image_shape(data), 3), np.uint8)  # of one shape always: one compilation
+        errors: dict[int, str] = {}
+        for place, path in enumerate(part):
+            try:
+                image = decode.load_image(path)
+                pixels[place] = decode.eval_crop(image, image_shape(data), data.eval_crop, data.interpolation)
+            except (ValueError, OSError) as error:
+                errors[place] = " ".join(str(error).split())
+        if len(errors) < len(part):
+            probabilities, classes = map(np.asarray, best(pixels))
+        for place, path in enumerate(part):
+            if place in errors:
+                failed = True
+                print(f"mnet: {errors[place]}", file=sys.stderr)
+                results.append({"image": path, "error": errors[place]})
+                continue
+            rows = list(zip(classes[place].tolist(), probabilities[place].tolist(), strict=True))
+            results.append(
+                {"image": path, "predictions": [{"class": names[c], "index": c, "probability": p} for c, p in rows]}
+            )
+            if not args.json:
+                print(path, file=out)
+                for index, probability in rows:
+                    print(f"  {100 * probability:6.2f} %  {names[index]}", file=out)
+        out.flush()
+    if args.json:
+        print(json.dumps({"checkpoint": trained.path, "step": trained.step, "images": results}, indent=2), file=out)
+    return 1 if failed else 0
+
+
+def find_images(arguments: Sequence[str]) -> list[str]:
+    """Files for the arguments: a directory gives the images in it and below, a pattern what it matches.
+
+    A file that does not exist stays in the list: its error is told in its turn, and does not stop the others.
+    """
+    found = []
+    for argument in arguments:
+        path = pathlib.Path(argument)
+        if path.is_dir():
+            inside = sorted(str(file) for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES)
+            if not inside:
+                raise ValueError(f"no images ({', '.join(_SUFFIXES)}) in {argument}")
+            found += inside
+        elif not path.exists() and glob.has_magic(argument):
+            matches = sorted(file for file in glob.glob(argument, recursive=True) if pathlib.Path(file).is_file())
+            if not matches:
+                raise ValueError(f"no file matches {argument!r}")
+            found += matches
+        else:
+            found.append(argument)
+    return found
+
+
+def _parts(paths: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    for start in range(0, len(paths), size):
+        yield paths[start : start + size]

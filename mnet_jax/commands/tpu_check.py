@@ -1,0 +1,246 @@
+"""`mnet tpu-check`: the real train step, compiled for a TPU slice on a machine that has none. See docs/tpu.md."""
+
+import argparse
+import collections
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, TextIO
+
+from mnet_jax.measuring import tpu_chips, tpu_program
+
+if TYPE_CHECKING:
+    import flax.linen as nn
+    import jax
+    import ml_collections
+
+    from mnet_jax.data.catalog import DatasetInfo
+    from mnet_jax.training.parallel import Devices
+
+_MISSING = "libtpu, the TPU compiler, is not installed (Linux on x86_64 only): pip install 'mnet_jax[tpu-check]'"
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_SHOWN = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What is known about a train step on one device of a slice; estimates are None where it does not fit."""
+
+    model: str
+    topology: str
+    chip: str
+    devices: int
+    batch_size: int
+    device_batch: int
+    num_parts: int
+    fits: bool
+    hbm_gib: float | None  # arguments + temporaries + outputs - what outputs share with arguments
+    hbm_available_gib: float
+    cycles: int | None
+    bytes_accessed: int | None  # by XLA's count, on-chip memory included
+    hbm_bytes: int | None  # of those, what operations read from and write to HBM
+    step_ms: float | None
+    bound: str | None  # "cycles" or "bandwidth"
+    images_per_second_per_chip: float | None
+    operations: list[dict[str, object]]
+    advice: str
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The run and the slice."""
+    parser.add_argument("--config", required=True, metavar="FILE", help="a file in configs/, as for train.py")
+    parser.add_argument(
+        "--topology",
+        required=True,
+        metavar="SLICE",
+        help="chip and shape: v5e:2x2, v5e:16x16, v4:4x4x4, v5p:4x4x4, v6e:8x8, tpu7x:2x2x1",
+    )
+    parser.epilog = "Fields are overridden as for train.py: --config.train.batch_size=512"
+    parser.set_defaults(overrides=[])
+
+
+def run(args: argparse.Namespace, out: TextIO) -> int:
+    """Compiles and reports; 0 if the step fits, 1 if not."""
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # this machine's own devices are not needed
+    from absl import flags
+
+    from mnet_jax.training import command
+    from mnet_jax.training.config import validate
+
+    config, _ = command.parse(["mnet tpu-check", "--config", args.config, *args.overrides], flags.FlagValues())
+    validate(config)
+    report = check(config, args.topology)
+    if args.json:
+        print(json.dumps(dataclasses.asdict(report), indent=2), file=out)
+    else:
+        print("\n".join(_lines(report)), file=out)
+    return 0 if report.fits else 1
+
+
+def check(config: "ml_collections.ConfigDict", topology: str) -> Report:
+    """Compiles the train step of a validated config for all devices of a slice.
+
+    Raises:
+      ValueError: for a slice or config that cannot be, and where libtpu is not installed.
+    """
+    import jax
+
+    from mnet_jax.training.config import derive
+    from mnet_jax.training.parallel import Devices, describe_tpu, uncached_compilation
+
+    try:
+        devices = Devices(described=describe_tpu(topology))
+    except ModuleNotFoundError as error:
+        raise ValueError(_MISSING) from error
+    chip, info = tpu_chips.chip(devices.local[0].device_kind), _describe(config)
+    plan = derive(config, info, devices.count)
+    shared = {
+        "model": config.model.name,
+        "topology": topology,
+        "chip": chip.name,
+        "devices": devices.count,
+        "batch_size": config.train.batch_size,
+        "device_batch": plan.device_batch,
+        "num_parts": plan.num_parts,
+        "hbm_available_gib": chip.hbm / tpu_chips.GIB,
+    }
+    try:
+        with uncached_compilation():
+            compiled = lower(config, info, devices).compile()
+    except jax.errors.JaxRuntimeError as error:
+        needed = _needed(str(error))
+        if needed is None:
+            raise
+        return Report(
+            **shared,
+            fits=False,
+            hbm_gib=needed / tpu_chips.GIB,
+            cycles=None,
+            bytes_accessed=None,
+            hbm_bytes=None,
+            step_ms=None,
+            bound=None,
+            images_per_second_per_chip=None,
+            operations=[],
+            advice=_advice(needed, chip.hbm, plan.device_batch, devices.count, plan.num_parts),
+        )
+    memory, operations = compiled.memory_analysis(), tpu_program.operations(compiled.as_text())
+    needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+    needed += memory.output_size_in_bytes - memory.alias_size_in_bytes
+    cycles, hbm_bytes = sum(operation.cycles for operation in operations), _moved(operations)
+    times = {"cycles": cycles / chip.clock, "bandwidth": hbm_bytes / chip.bandwidth}
+    bound = max(times, key=times.get)
+    return Report(
+        **shared,
+        fits=needed <= chip.hbm,
+        hbm_gib=needed / tpu_chips.GIB,
+        cycles=cycles,
+        bytes_accessed=round(compiled.cost_analysis()["bytes accessed"]),
+        hbm_bytes=hbm_bytes,
+        step_ms=1e3 * times[bound],
+        bound=bound,
+        images_per_second_per_chip=plan.device_batch * chip.per_chip / times[bound],
+        operations=_dearest(operations),
+        advice="",
+    )
+
+
+def lower(
+    config: "ml_collections.ConfigDict", info: "DatasetInfo", devices: "Devices", model: "nn.Module | None" = None
+) -> "jax.stages.Lowered":
+    """The train step exactly as `training.loop` makes it, or with another `model`, lowered from shapes alone."""
+    import jax
+
+    from mnet_jax.training.batches import image_shapes
+    from mnet_jax.training.build import build_model, build_task
+    from mnet_jax.training.config import derive
+    from mnet_jax.training.optimizer import make_optimizer, make_schedule
+    from mnet_jax.training.parallel import AXIS
+    from mnet_jax.training.state import new_state
+    from mnet_jax.training.step import make_train_step
+
+    plan = derive(config, info, devices.count)
+    model, task = model or build_model(config, info, axis_name=AXIS), build_task(config, info)
+    schedule, optimizer = make_schedule(config, plan), make_optimizer(config, plan)
+    image = jax.ShapeDtypeStruct((1, *plan.image_size, 3), "float32")
+    variables = jax.eval_shape(lambda image: model.init(jax.random.key(0), image, train=False), image)
+    state = jax.eval_shape(lambda variables: new_state(variables, optimizer, ema=config.ema.decay > 0), variables)
+    batch = image_shapes((devices.count, plan.device_batch), plan.image_size)
+    step = devices.pmap(make_train_step(model, task, optimizer, schedule, config, AXIS), donate_state=True)
+    return step.lower(state, batch)
+
+
+def _describe(config: "ml_collections.ConfigDict") -> "DatasetInfo":
+    """The data set; the published figures where it is ImageNet or CIFAR and not on this machine."""
+    from mnet_jax.data import catalog
+
+    known = catalog.published(config.data)
+    return catalog.describe(config.data) if known is None else known
+
+
+def _needed(error: str) -> int | None:
+    """Bytes of HBM that a program needs which did not fit, from the compiler's message; None for another error."""
+    if "RESOURCE_EXHAUSTED" not in error:
+        return None
+    found = [
+        float(number) * _UNITS[unit]
+        for pattern in (r"\(([\d.]+)([KMGT]?)\) exceeds", r"Used ([\d.]+)([KMGT]?) of")
+        for number, unit in re.findall(pattern, error)
+    ]
+    return round(max(found)) if found else None
+
+
+def _advice(needed: int, available: int, device_batch: int, devices: int, parts: int) -> str:
+    """What to type where a step does not fit."""
+    from mnet_jax.training import device_memory
+
+    # all but some hundred megabytes grow with the images at a time; the compiler keeps a part of HBM for itself
+    return device_memory.advice(needed / (0.9 * available), device_batch, devices, parts)
+
+
+def _moved(operations: Iterable[tpu_program.Operation]) -> int:
+    return sum(operation.hbm_bytes for operation in operations)
+
+
+def _dearest(operations: list[tpu_program.Operation]) -> list[dict[str, object]]:
+    """The layers' operations with the most cycles, those of one layer and direction together."""
+    groups = collections.defaultdict(list)
+    for operation in operations:
+        groups[operation.label].append(operation)
+    total = sum(operation.cycles for operation in operations) or 1
+    rows = [
+        {
+            "layer": label,
+            "cycles": sum(operation.cycles for operation in group),
+            "share": sum(operation.cycles for operation in group) / total,
+            "hbm_bytes": _moved(group),
+        }
+        for label, group in groups.items()
+    ]
+    return sorted(rows, key=lambda row: -row["cycles"])[:_SHOWN]
+
+
+def _lines(report: Report) -> list[str]:
+    lines = [
+        f"{report.model} on {report.topology}: {report.devices} devices, {report.batch_size} images a step, "
+        f"{report.device_batch} a device" + (f" in {report.num_parts} parts" if report.num_parts > 1 else ""),
+        f"HBM a device      {report.hbm_gib:.2f} GiB of {report.hbm_available_gib:.0f} GiB"
+        + ("" if report.fits else ": DOES NOT FIT"),
+    ]
+    if report.cycles is None:
+        return [*lines, f"To make it fit, {report.advice}"]
+    lines += [
+        f"estimated cycles  {report.cycles / 1e6:.2f} M a step",
+        f"bytes accessed    {report.bytes_accessed / 1e9:.2f} GB, {report.hbm_bytes / 1e9:.2f} GB of it in HBM",
+        f"estimated speed   {report.images_per_second_per_chip:,.0f} images/s a chip, {report.step_ms:.2f} ms a step, "
+        f"bound by {report.bound}",
+        "",
+        f"{'the dearest':<44}{'k cycles':>10}{'share':>8}{'HBM MB':>9}",
+    ]
+    for row in report.operations:
+        lines.append(
+            f"{row['layer']:<44}{row['cycles'] / 1e3:>10,.0f}{row['share']:>8.1%}{row['hbm_bytes'] / 1e6:>9,.0f}"
+        )
+    return lines

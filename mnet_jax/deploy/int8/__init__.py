@@ -1,0 +1,1 @@
+"""Rounding a folded network to int8."""

@@ -1,0 +1,1 @@
+"""Clocks, compiled programs, chips and charts."""

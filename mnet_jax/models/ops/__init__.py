@@ -1,0 +1,1 @@
+"""Convolutions, each with a form for each backend."""

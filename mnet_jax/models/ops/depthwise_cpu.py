@@ -1,0 +1,138 @@
+"""The depthwise convolution and its gradients on CPU, as element-wise loops. Shapes as in depthwise.py.
+
+XLA:CPU has no fast grouped convolution, but vectorises element-wise loops over the channels and splits them over its
+threads.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from mnet_jax.models.ops.depthwise_gpu import Padding, output_size
+
+# Kernel gradient: rows (or images) summed in registers, and taps that share one loop. 8 x 10 multiply-adds are about
+# what LLVM still unrolls; beyond that it stops vectorising and the gradient is five times slower.
+CHAIN = 8
+TAPS = 10
+
+
+def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
+    """kh * kw shifted multiply-adds in one fused loop."""
+    kh, kw = kernel.shape[:2]
+    out = output_size(x.shape[1:3], (kh, kw), stride, padding)
+    dtype, x = x.dtype, padded(x, padding)
+    kernel = kernel.astype(x.dtype)
+    taps = [shifted(x, i, j, stride, out) * kernel[None, None, i, j] for i in range(kh) for j in range(kw)]
+    return sum(taps[1:], start=taps[0]).astype(dtype)
+
+
+def input_gradient(
+    dy: jax.Array, kernel: jax.Array, stride: int, padding: Padding, image: tuple[int, int]
+) -> jax.Array:
+    """One small convolution a phase (polyphase form), so that no multiply-add meets a zero of a dilated dy.
+
+    Row stride * a + p of the padded image receives dy[a - m] * kernel[p + stride * m] for every m; columns likewise.
+    """
+    kh, kw = kernel.shape[:2]
+    (reach_h, _), (reach_w, _) = around = _around(dy.shape[1:3], (kh, kw), stride, padding, image)
+    dtype, dy = dy.dtype, padded(dy, around)
+    kernel = kernel.astype(dy.dtype)
+
+    def phase(p: int, q: int, size: tuple[int, int]) -> jax.Array:
+        total = jnp.zeros((dy.shape[0], *size, dy.shape[3]), dy.dtype)
+        for i in range(p, kh, stride):
+            for j in range(q, kw, stride):
+                seen = shifted(dy, reach_h - i // stride, reach_w - j // stride, 1, size)
+                total += seen * kernel[None, None, i, j]
+        return total.astype(dtype)
+
+    return from_phases(phase, stride, padding, image)
+
+
+def kernel_gradient(x: jax.Array, dy: jax.Array, stride: int, padding: Padding, window: tuple[int, int]) -> jax.Array:
+    """Products of x and dy summed over a few rows (or images) in registers, then small sums over what is left."""
+    dtype, out = x.dtype, dy.shape[1:3]
+    # dy as the input gradient pads it: the same operation, so that XLA computes and stores dy once for both.
+    around = _around(out, window, stride, padding, x.shape[1:3])
+    dy = shifted(padded(dy, around), around[0][0], around[1][0], 1, out)
+    x = padded(x, padding)
+    images, rows = (largest_divisor(size, CHAIN) for size in dy.shape[:2])
+    axis, chain = (1, rows) if rows >= min(5, images) else (0, images)  # images where rows do not divide well
+    size = dy.shape[axis]
+    chain = chain if chain >= 4 else min(size, CHAIN)
+    whole = size - size % chain
+    total = _summed_products(x, lax.slice_in_dim(dy, 0, whole, axis=axis), stride, window, axis, chain)
+    if whole < size:
+        x = lax.slice_in_dim(x, whole * (stride if axis == 1 else 1), None, axis=axis)
+        rest = lax.slice_in_dim(dy, whole, size, axis=axis)
+        total += _summed_products(x, rest, stride, window, axis, size - whole)
+    return total.astype(dtype)
+
+
+def _summed_products(
+    x: jax.Array, dy: jax.Array, stride: int, window: tuple[int, int], axis: int, chain: int
+) -> jax.Array:
+    """The kernel gradient [kh, kw, 1, C] of padded x and of a dy whose `axis` (0 or 1) is a multiple of `chain`.
+
+    Several taps share one loop, because a reduction of several operands is the one operation that XLA:CPU fuses,
+    vectorises and splits over its threads with more than one result: a value of x or dy is loaded once for all of them.
+    """
+    channels = dy.shape[3]
+    out = dy.shape[1:3]
+    parts = (*dy.shape[:axis], dy.shape[axis] // chain, chain, *dy.shape[axis + 1 :])
+    taps = [(i, j) for i in range(window[0]) for j in range(window[1])]
+    together = max(1, TAPS // window[1]) * window[1]
+    sums = []
+    for first in range(0, len(taps), together):
+        group = taps[first : first + together]
+        products = [(shifted(x[: dy.shape[0]], i, j, stride, out) * dy).reshape(parts) for i, j in group]
+        zeros = [jnp.zeros((), x.dtype)] * len(group)
+        sums += lax.reduce(products, zeros, lambda a, b: [p + q for p, q in zip(a, b, strict=True)], (axis + 1,))
+    return jnp.stack([part.reshape(-1, channels).sum(axis=0) for part in sums]).reshape(*window, 1, channels)
+
+
+def _around(
+    out: tuple[int, int], window: tuple[int, int], stride: int, padding: Padding, image: tuple[int, int]
+) -> Padding:
+    """Zeros that the polyphase input gradient needs around dy: a phase's reach before, up to the image's end after."""
+    sizes = zip(image, padding, window, out, strict=True)
+    return tuple(((k - 1) // stride, max(0, -(-(size + low) // stride) - y)) for size, (low, _), k, y in sizes)
+
+
+def largest_divisor(size: int, most: int) -> int:
+    """The largest divisor of `size` that is at most `most`."""
+    return max(n for n in range(1, most + 1) if size % n == 0)
+
+
+def padded(x: jax.Array, padding: Padding) -> jax.Array:
+    """x with zeros around it, at least float32, written once: without the barrier every tap may pad anew."""
+    return lax.optimization_barrier(_pad(x, padding).astype(jnp.promote_types(x.dtype, jnp.float32)))
+
+
+def from_phases(
+    phase: Callable[[int, int, tuple[int, int]], jax.Array], stride: int, padding: Padding, image: tuple[int, int]
+) -> jax.Array:
+    """The image [N, *image, C] from one map a phase of the stride, phase(p, q, size): [N, *size, C].
+
+    That map holds rows stride * a + p and columns stride * b + q of the padded image.
+    """
+    (low_h, _), (low_w, _) = padding
+    height, width = size = -(-(image[0] + low_h) // stride), -(-(image[1] + low_w) // stride)
+    rows = [jnp.stack([phase(p, q, size) for q in range(stride)], axis=3) for p in range(stride)]
+    whole = jnp.stack(rows, axis=2)
+    whole = whole.reshape(whole.shape[0], height * stride, width * stride, whole.shape[-1])
+    crop = ((-low_h, low_h + image[0] - height * stride), (-low_w, low_w + image[1] - width * stride))
+    return _pad(whole, crop)
+
+
+def _pad(x: jax.Array, padding: Padding) -> jax.Array:
+    """Zeros around [N, H, W, C]; negative amounts crop."""
+    return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)))
+
+
+def shifted(x: jax.Array, i: int, j: int, stride: int, out: tuple[int, int]) -> jax.Array:
+    """What tap (i, j) sees: [N, *out, C], every `stride`-th row from i and column from j."""
+    end = (x.shape[0], i + (out[0] - 1) * stride + 1, j + (out[1] - 1) * stride + 1, x.shape[3])
+    return lax.slice(x, (0, i, j, 0), end, (1, stride, stride, 1))

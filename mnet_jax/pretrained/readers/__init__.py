@@ -1,0 +1,1 @@
+"""Readers of other libraries' weights files; nothing in a file is executed."""

@@ -1,0 +1,124 @@
+"""Image classification: what a batch turns into, the loss, and the metrics."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mnet_jax.augment.apply import augment_images
+from mnet_jax.augment.mixing import mix
+from mnet_jax.augment.settings import AugmentConfig
+
+Batch = Mapping[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Classification:
+    """One label an image. Pure functions of their arguments: they run inside a jitted or pmapped step.
+
+    Batches are dicts with image uint8 [B, H, W, 3], label int32 [B], and mask float32 [B] (0 marks padding; absent
+    means that every example is real). In place of image they may have features float32 [B, F], what an earlier run of
+    the network made of it: these are inputs as they are, without augmentation.
+    """
+
+    num_classes: int
+    mean: tuple[float, float, float]  # per channel, of pixels in 0..255
+    std: tuple[float, float, float]
+    label_smoothing: float = 0.0
+    augment: AugmentConfig = AugmentConfig()
+    class_weights: tuple[float, ...] | None = None  # what each class counts for in the loss of training; None: 1
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.augment, AugmentConfig):
+            object.__setattr__(self, "augment", AugmentConfig.from_config(self.augment))
+        for name in ("mean", "std"):
+            values = tuple(float(value) for value in getattr(self, name))
+            if len(values) != 3 or not np.all(np.isfinite(values)) or (name == "std" and min(values) <= 0):
+                raise ValueError(f"data.{name} is {values}; it must be three numbers{' above 0' * (name == 'std')}")
+            object.__setattr__(self, name, values)
+        if self.num_classes < 1:
+            raise ValueError(f"num_classes is {self.num_classes}; it must be at least 1")
+        if self.class_weights is not None and len(self.class_weights) != self.num_classes:
+            raise ValueError(f"{len(self.class_weights)} class weights for {self.num_classes} classes")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"train.label_smoothing is {self.label_smoothing}; it must be from 0 to below 1")
+
+    def train_inputs(self, key: jax.Array, batch: Batch, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Augmented inputs float32 [B, H, W, 3] and soft targets float32 [B, num_classes] that include the smoothing.
+
+        `positions` int32 [B] number the examples of the step over all devices: what happens to an example depends on
+        (key, position) only. Mixing draws its weight from the key and pairs examples within this batch. Targets are
+        multiplied with the weight of their class, and so is the loss.
+        """
+        if "features" in batch:
+            return batch["features"], self._targets(batch)
+        image_key, mix_key = jax.random.split(key)
+        fill = tuple(min(255, max(0, round(value))) for value in self.mean)
+        images = augment_images(image_key, batch["image"], positions, self.augment, fill=fill)
+        return mix(mix_key, self._normalise(images), self._targets(batch), self.augment)
+
+    def eval_inputs(self, batch: Batch) -> jax.Array:
+        """Normalised inputs float32 [B, H, W, 3], or the features."""
+        if "features" in batch:
+            return batch["features"]
+        return self._normalise(batch["image"])
+
+    def loss(self, logits: jax.Array, targets: jax.Array) -> jax.Array:
+        """Cross entropy float32 [B] between logits and soft targets, both [B, num_classes]."""
+        return -jnp.sum(targets * jax.nn.log_softmax(logits.astype(jnp.float32)), axis=-1)
+
+    def metrics(self, logits: jax.Array, batch: Batch) -> dict[str, jax.Array]:
+        """Sums over the real examples, float32 scalars: loss (cross entropy without smoothing), top1, top5, count.
+
+        An example counts as right only if its label's logit is greater than all others (top 5: than all but four), so a
+        tie counts as wrong; so does a row that holds a NaN, and it makes the loss NaN. With fewer than five classes
+        top5 means all of them.
+        """
+        logits = logits.astype(jnp.float32)
+        label = batch["label"][:, None] == jnp.arange(self.num_classes)[None, :]
+        label_logit = jnp.sum(jnp.where(label, logits, 0), axis=-1, keepdims=True)
+        rank = jnp.sum(~label & ~(label_logit > logits), axis=-1)
+        valid = jnp.any(label, axis=-1) & ~jnp.any(jnp.isnan(logits), axis=-1)
+        loss = -jnp.sum(jnp.where(label, jax.nn.log_softmax(logits), 0), axis=-1)
+        loss = jnp.where(jnp.any(label, axis=-1), loss, jnp.nan)
+        real = _real(batch)
+
+        def total(values: jax.Array) -> jax.Array:
+            return jnp.sum(jnp.where(real, values.astype(jnp.float32), 0))
+
+        return {
+            "loss": total(loss),
+            "top1": total(valid & (rank < 1)),
+            "top5": total(valid & (rank < 5)),
+            "count": total(jnp.ones_like(loss)),
+        }
+
+    def _normalise(self, images: jax.Array) -> jax.Array:
+        mean, std = (jnp.asarray(values, jnp.float32)[None, None, None] for values in (self.mean, self.std))
+        return (images.astype(jnp.float32) - mean) / std
+
+    def _targets(self, batch: Batch) -> jax.Array:
+        """Smoothed one-hot rows; a padded example gets zeros (no loss, no gradient), an impossible label NaN."""
+        one_hot = (batch["label"][:, None] == jnp.arange(self.num_classes)[None, :]).astype(jnp.float32)
+        targets = one_hot * (1 - self.label_smoothing) + self.label_smoothing / self.num_classes
+        if self.class_weights is not None:
+            weights = jnp.asarray(self.class_weights, jnp.float32)[None]
+            targets *= jnp.sum(one_hot * weights, axis=-1, keepdims=True)
+        targets = jnp.where(jnp.any(one_hot > 0, axis=-1, keepdims=True), targets, jnp.nan)
+        return jnp.where(_real(batch)[:, None], targets, 0)
+
+
+def balanced_weights(labels: np.ndarray, num_classes: int) -> tuple[float, ...]:
+    """Class weights N / (classes * n of the class), with which each class counts the same; the mean over images is 1.
+
+    A class without images has 0.
+    """
+    counts = np.bincount(labels, minlength=num_classes)
+    return tuple(float(len(labels) / (num_classes * count)) if count else 0.0 for count in counts)
+
+
+def _real(batch: Batch) -> jax.Array:
+    """Bool [B]: which examples are not padding."""
+    return batch["mask"] > 0 if "mask" in batch else jnp.ones(batch["label"].shape, bool)

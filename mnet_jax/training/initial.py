@@ -1,0 +1,158 @@
+"""Where a run's weights come from.
+
+In this order, and nowhere else:
+  1. the latest checkpoint of this run (`<workdir>/checkpoints`): the run goes on;
+  2. `init.checkpoint`, a checkpoint of another run: fine-tuning, the classifier fresh where the classes differ;
+  3. `init.weights`, published weights: the same;
+  4. fresh weights from the seed.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import ml_collections
+import numpy as np
+from etils import epath
+
+from mnet_jax.models.specs import ModelPlan
+from mnet_jax.models.variables import initial_variables
+from mnet_jax.trained import Trained
+from mnet_jax.training import checkpoint
+from mnet_jax.training.config import from_json
+from mnet_jax.training.layerwise import HEAD
+from mnet_jax.training.state import Tree
+
+RANGE = "_range"  # how the names of the ranges of quantised training end (models/variables.py)
+
+
+def find_source(config: ml_collections.ConfigDict, workdir: str) -> Trained | None:
+    """The model that this run starts from; None if it starts fresh, or has a checkpoint of its own already.
+
+    Raises:
+      ValueError: if there is no such checkpoint, or no such weights.
+    """
+    if checkpoint.saved_steps(workdir):
+        return None
+    if config.init.checkpoint is not None:
+        return checkpoint.load(config.init.checkpoint, ema=config.init.ema)
+    if config.init.weights is not None:
+        from mnet_jax.pretrained.load import load_pretrained
+
+        return load_pretrained(config.init.weights, ema=config.init.ema)
+    return None
+
+
+def adopt(config: ml_collections.ConfigDict, source: Trained | None, workdir: str) -> ml_collections.ConfigDict:
+    """Fills in what a fine-tuning config leaves to its checkpoint: the model and how its images are prepared.
+
+    Image size, crop and interpolation of the evaluation where they are None; where `model.name` is None, the
+    architecture (not the dropout), and pixel statistics where those are None too. All are the source's, or what this
+    run itself noted at its first start.
+    """
+    whole = config.model.name is None
+    prepared = [name for name in ("image_size", "eval_crop", "interpolation") if config.data[name] is None]
+    if not whole and not prepared:
+        return config
+    theirs = from_json((epath.Path(workdir) / "config.json").read_text()) if source is None else source.config
+    config = config.copy_and_resolve_references()
+    for name in prepared:
+        config.data[name] = theirs.data[name]
+    if whole:
+        for name in ("name", "width", "width_rule", "padding", "stem_stride", "norm_epsilon"):
+            config.model[name] = theirs.model[name]
+        for name in ("mean", "std"):
+            if config.data[name] is None:
+                own = None if source is None else getattr(source.info, name)
+                config.data[name] = theirs.data[name] or own
+    return config
+
+
+def first_variables(
+    config: ml_collections.ConfigDict,
+    plan: ModelPlan,
+    class_names: tuple[str, ...],
+    source: Trained | None,
+    log: Callable[[str], None],
+) -> Tree:
+    """The variables before the first step: fresh ones from the seed, on which those of the source are laid."""
+    fresh = initial_variables(plan, config.seed)
+    if source is None:
+        return fresh
+    same_classes = source.class_names == class_names
+    if not source.class_names:  # "no top" weights: what they lack above the backbone starts fresh
+        lacking = [scope for scope in ("head", HEAD) if scope not in source.variables["params"]]
+    else:
+        lacking = [] if same_classes else [HEAD]
+    if "head" in lacking and plan.head is not None and config.train.freeze != "none":
+        raise ValueError(
+            f"{source.path} lacks the layer 'head' before the classifier, which would stay random in a frozen "
+            "backbone: set --config.train.freeze=none --config.train.feature_views=0, or take weights that have it"
+        )
+    return transplant(fresh, source.variables, skip=lacking, log=log, origin=source.path)
+
+
+def transplant(fresh: Tree, source: Tree, *, skip: Sequence[str], log: Callable[[str], None], origin: str) -> Tree:
+    """`fresh` with every value of `source`, except those of the scopes `skip`.
+
+    Args:
+      fresh: `{"params", "batch_stats"}` of the model that is about to be trained.
+      source: the same of a trained model. Ranges of quantised training may be on one side only.
+      skip: scopes that stay fresh: the classifier where the classes differ, and what "no top" weights lack.
+      log: is told what was restored and what was skipped, and why.
+      origin: what to call the source in messages.
+
+    Raises:
+      ValueError: if anything else differs; lists what is missing, left over or of another shape.
+    """
+    ours, theirs = flat(fresh), flat(source)
+    theirs = {name: value for name, value in theirs.items() if name in ours or not name.endswith(RANGE)}
+    unseen = {name for name in ours.keys() - theirs.keys() if name.endswith(RANGE)}
+    skipped = {name for name in ours if name.split("/")[1] in skip} - unseen
+    rest = {name for name in theirs if name.split("/")[1] not in skip}
+    problems = [f"missing there: {name} {ours[name].shape}" for name in sorted(ours.keys() - rest - skipped - unseen)]
+    problems += [f"only there: {name} {theirs[name].shape}" for name in sorted(rest - ours.keys())]
+    problems += [
+        f"{name}: {ours[name].shape} here, {theirs[name].shape} there"
+        for name in sorted(rest & ours.keys())
+        if ours[name].shape != theirs[name].shape
+    ]
+    if problems:
+        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+        raise ValueError(
+            f"the weights of {origin} do not fit this model ({len(problems)} differences): {shown}. "
+            "Set model.name, model.width and model.width_rule to those of the checkpoint"
+        )
+    restored = rest & ours.keys()
+    groups = sorted({name.split("/")[1] for name in restored})
+    size = sum(theirs[name].size for name in restored)
+    log(f"Restored from {origin}: {len(restored)} arrays, {size:,} values, in {_ranges(groups)}")
+    if unseen:
+        log(f"To be observed: {len(unseen)} ranges of activations, for int8")
+    for name in sorted(skipped):
+        why = f"{theirs[name].shape} there, because the classes differ" if name in theirs else "absent there"
+        log(f"Started fresh: {name} {ours[name].shape} ({why})")
+
+    def value(path: tuple, leaf: np.ndarray) -> np.ndarray:
+        name = _name(path)
+        return np.asarray(theirs[name], leaf.dtype) if name in restored else leaf
+
+    return jax.tree_util.tree_map_with_path(value, fresh)
+
+
+def flat(tree: Tree) -> dict[str, np.ndarray]:
+    """`{"params/stem/conv/kernel": array, ...}`."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {_name(path): leaf for path, leaf in leaves}
+
+
+def _name(path: tuple) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _ranges(names: list[str]) -> str:
+    """'block_00 ... block_14, last_conv, stem': numbered names as one range."""
+    blocks = [name for name in names if name.startswith("block")]
+    others = [name for name in names if name not in blocks]
+    if len(blocks) > 2:
+        blocks = [f"{blocks[0]} ... {blocks[-1]}"]
+    return ", ".join(blocks + others)
