@@ -10,12 +10,12 @@ Published for MobileNets from scratch at 32 px: 94.43 for v2 1.0 with its first 
 
 import ml_collections
 
-from configs import default
+from mnet_jax import schema
 
 
 def get_config() -> ml_collections.ConfigDict:
     """MobileNetV3-Large, SGD and cosine, 200 epochs; strides 1, 1, 2, 2, 2 leave a 4 x 4 map."""
-    config = default.get_config()
+    config = schema.get_config()
     config.model.name = "v3_large"
     config.model.stem_stride = 1
     config.model.norm_decay = 0.9

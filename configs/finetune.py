@@ -14,12 +14,12 @@ Measured on 2 CPU cores: 244 photos of ants and bees, MobileNetV2 x0.35, 93.5 % 
 
 import ml_collections
 
-from configs import default
+from mnet_jax import schema
 
 
 def get_config() -> ml_collections.ConfigDict:
     """A classifier on the features of a frozen backbone, with early stopping."""
-    config = default.get_config()
+    config = schema.get_config()
     config.model.name = None  # that of the weights
     config.model.norm_frozen = True
     config.data.name = "folder"
@@ -29,9 +29,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.crop_area = (0.25, 1.0)
     config.train.batch_size = 32
     config.train.num_epochs = 30.0
-    config.train.label_smoothing = 0.0
+    config.task.label_smoothing = 0.0
     config.train.freeze = "backbone"
-    config.train.feature_views = 8
+    config.train.embedding_views = 8
     config.train.patience = 5
     config.optimizer.name = "sgd"
     config.optimizer.weight_decay = 1e-2

@@ -10,16 +10,16 @@ seconds.
 
 import ml_collections
 
-from configs import finetune
+from mnet_jax.config import load
 
 
 def get_config() -> ml_collections.ConfigDict:
     """All layers learn, the backbone at a lower rate than the classifier."""
-    config = finetune.get_config()
+    config = load("finetune")
     config.model.norm_frozen = False  # with frozen statistics the rate must be some ten times lower
     config.model.norm_decay = 0.9  # few steps: the published .99 to .999 would lag behind
     config.train.freeze = "none"
-    config.train.feature_views = 0
+    config.train.embedding_views = 0
     config.train.num_epochs = 10.0
     config.optimizer.backbone_lr = 0.3
     config.optimizer.weight_decay = 1e-4

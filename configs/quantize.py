@@ -9,12 +9,12 @@ then (`--config.data.name=...`); architecture, image size and pixel statistics a
 
 import ml_collections
 
-from configs import default
+from mnet_jax import schema
 
 
 def get_config() -> ml_collections.ConfigDict:
     """SGD at a tenth of a fine-tuning's rate; the ranges settle within the first epoch."""
-    config = default.get_config()
+    config = schema.get_config()
     config.model.name = None  # that of the checkpoint
     config.data.image_size = config.data.eval_crop = config.data.interpolation = None  # those of the checkpoint
     config.data.crop_area = (0.25, 1.0)

@@ -14,12 +14,12 @@ The published runs use RMSprop with an exponential staircase, not a cosine. For 
 
 import ml_collections
 
-from configs import default
+from mnet_jax import schema
 
 
 def get_config() -> ml_collections.ConfigDict:
     """MobileNetV2, RMSprop and cosine."""
-    config = default.get_config()
+    config = schema.get_config()
     config.model.name = "v2"
     config.model.dtype = "bfloat16"
     config.train.num_epochs = 300.0

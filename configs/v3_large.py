@@ -14,12 +14,12 @@ The paper's own: decay_rate 0.99 each 3 epochs, batch 4096, rate 0.1.
 
 import ml_collections
 
-from configs import default
+from mnet_jax import schema
 
 
 def get_config() -> ml_collections.ConfigDict:
     """MobileNetV3-Large, RMSprop and cosine, RandAugment and random erasing as in timm's recipe."""
-    config = default.get_config()
+    config = schema.get_config()
     config.model.name = "v3_large"
     config.model.dtype = "bfloat16"
     config.model.drop_path = 0.2

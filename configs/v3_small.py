@@ -14,12 +14,12 @@ The published RMSprop runs use an exponential staircase, not a cosine. For the p
 
 import ml_collections
 
-from configs import default
+from mnet_jax import schema
 
 
 def get_config() -> ml_collections.ConfigDict:
     """MobileNetV3-Small, RMSprop and cosine."""
-    config = default.get_config()
+    config = schema.get_config()
     config.model.name = "v3_small"
     config.model.dtype = "bfloat16"
     config.train.num_epochs = 600.0

@@ -10,12 +10,12 @@ The recipe follows Model Garden's AdamW + cosine at batch 4096, with the rate sc
 
 import ml_collections
 
-from configs import default
+from mnet_jax import schema
 
 
 def get_config() -> ml_collections.ConfigDict:
     """MobileNetV4-Conv-Medium, AdamW and cosine."""
-    config = default.get_config()
+    config = schema.get_config()
     config.model.name = "v4_conv_medium"
     config.model.dtype = "bfloat16"
     config.model.dropout = 0.2

@@ -10,12 +10,12 @@ The recipe follows Model Garden's AdamW + cosine at batch 16384, with the rate s
 
 import ml_collections
 
-from configs import default
+from mnet_jax import schema
 
 
 def get_config() -> ml_collections.ConfigDict:
     """MobileNetV4-Hybrid-Large, AdamW and cosine."""
-    config = default.get_config()
+    config = schema.get_config()
     config.model.name = "v4_hybrid_large"
     config.model.dtype = "bfloat16"
     config.model.dropout = 0.2

@@ -1,11 +1,33 @@
 """Files and directories that appear whole or not at all: written beside, moved into place."""
 
 import contextlib
+import csv
+import io
 import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+
+
+def write_whole(path: str | os.PathLike, contents: bytes | str) -> None:
+    """Writes a file, local or in a bucket (gs://...), so that a reader sees the old one or all of the new one."""
+    from etils import epath
+
+    target = epath.Path(path)
+    part = target.parent / f"{target.name}.part"
+    part.write_bytes(contents.encode() if isinstance(contents, str) else contents)
+    part.replace(target)
+
+
+def write_csv(path: str | os.PathLike, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Writes a table with a line of column names as `write_whole` does; its directory is made where it is missing."""
+    from etils import epath
+
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+    epath.Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, text.getvalue())
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""A figure as the bytes of a PNG file."""
+"""What all pictures share: colours, a figure as PNG, and names that fit. Imports matplotlib only where it draws."""
 
 import io
 import warnings
@@ -7,11 +7,23 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# Two of the eight colours of Okabe and Ito (2008), told apart with any colour vision and in grey print.
+BLUE, ORANGE = "#0072B2", "#D55E00"
+GREY = "#707070"
+
 
 def png(figure: "Figure") -> bytes:
-    """The PNG. Letters that the font lacks (a class named in Chinese) are boxes, without a warning for each."""
+    """Returns the figure as a PNG file. A letter that the font lacks is drawn as a box, without a warning for each."""
     picture = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(picture, format="png")
     return picture.getvalue()
+
+
+def shortened(text: str, longest: int) -> str:
+    """Returns the text, or its beginning and end with an ellipsis between: long names often differ at their ends."""
+    if len(text) <= longest:
+        return text
+    tail = longest // 3
+    return f"{text[: longest - tail - 1]}…{text[-tail:]}"

@@ -1,15 +1,19 @@
-"""A trained model, whether it comes from a checkpoint or from published weights: what every other part is handed."""
+"""A trained model as every other part is handed it, and from a config to its network and its task."""
 
 import dataclasses
 from typing import Any
 
+import flax.linen as nn
 import ml_collections
 
+from mnet_jax import tasks
 from mnet_jax.data.catalog import DatasetInfo
+from mnet_jax.models import create_model
+from mnet_jax.tasks.task import Task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Claim:
+class PublishedAccuracy:
     """The accuracy that somebody published for weights, in percent of ImageNet's validation images, single crop."""
 
     top1: float
@@ -27,15 +31,51 @@ class Trained:
     """
 
     variables: dict[str, Any]  # {"params", "batch_stats"} of NumPy float32 arrays
-    config: ml_collections.ConfigDict  # `model` and `data` say how to build it and how to prepare its images
+    config: ml_collections.ConfigDict  # `model`, `data` and `task` say how to build it and how to prepare its images
     info: DatasetInfo
     step: int  # completed updates; 0 for published weights
     metrics: dict[str, float] | None  # of the run's own evaluation then
     path: str  # where it was read from
     published: bool = False  # somebody else's weights, from `mnet_jax.pretrained`
-    claim: Claim | None = None
+    accuracy: PublishedAccuracy | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """One name for each output of the model."""
+        """One name for each class that the model knows."""
         return self.info.class_names
+
+
+def build_model(config: ml_collections.ConfigDict, info: DatasetInfo, *, axis_name: str | None = None) -> nn.Module:
+    """Returns the network for the classes of `info`.
+
+    Args:
+      config: its section `model` names the architecture.
+      info: of the data set.
+      axis_name: that of the devices, used where `model.norm_sync` is on.
+    """
+    section = config.model
+    return create_model(
+        section.name,
+        num_classes=info.num_classes,
+        width=section.width,
+        width_rule=section.width_rule,
+        dropout=section.dropout,
+        drop_path=section.drop_path,
+        dtype=section.dtype,
+        padding=section.padding,
+        stem_stride=section.stem_stride,
+        norm_decay=section.norm_decay,
+        norm_epsilon=section.norm_epsilon,
+        quantize_range_decay=config.quantize.range_decay if config.quantize.train else None,
+        norm_axis_name=axis_name if section.norm_sync else None,
+        norm_frozen=section.norm_frozen,
+    )
+
+
+def build_task(config: ml_collections.ConfigDict, info: DatasetInfo) -> Task:
+    """Returns the task that `config.task` names, for the classes and the pixel statistics of `info`.
+
+    Raises:
+      ValueError: if there is no such task, or it cannot follow what the config asks for.
+    """
+    return tasks.face(config.task.name, "task").build(config, info)

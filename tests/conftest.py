@@ -85,10 +85,10 @@ def digits_run(tmp_path_factory, worker_id) -> pathlib.Path:
 
 
 def _train_digits(place: pathlib.Path) -> None:
-    from configs import digits
+    from mnet_jax.config import load as load_config
     from mnet_jax.training import loop
 
-    config = digits.get_config()
+    config = load_config("digits")
     config.model.name, config.model.width = "v1", 0.25  # the quickest to compile
     config.data.data_dir = str(place / "data")
     config.train.num_epochs = 3.0

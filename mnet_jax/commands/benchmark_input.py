@@ -77,9 +77,9 @@ def _data(args: argparse.Namespace) -> "object":
 
         data = command.parse(["mnet benchmark input", "--config", args.config], flags.FlagValues())[0].data
     else:
-        from configs import default
+        from mnet_jax import schema
 
-        data = default.get_config().data
+        data = schema.get_config().data
         data.name, data.folder = args.data or "folder", args.folder
     for name in ("data_dir", "image_size", "cache_mb"):
         if getattr(args, name) is not None:

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
     from mnet_jax.models import MobileNet
     from mnet_jax.tasks.classification.task import Classification
-    from mnet_jax.training.config import RunPlan
     from mnet_jax.training.parallel import Devices
+    from mnet_jax.training.run_plan import RunPlan
     from mnet_jax.training.state import Tree
 
 
@@ -54,21 +54,21 @@ def prepare(args: argparse.Namespace, *, num_devices: int | None = None) -> Setu
     """
     import numpy as np
 
-    from configs import default
+    from mnet_jax import runtime, schema
+    from mnet_jax.config import validate
     from mnet_jax.data.catalog import DatasetInfo
     from mnet_jax.models.variables import initial_variables
-    from mnet_jax.training import host_memory
-    from mnet_jax.training.build import build_model, build_task
-    from mnet_jax.training.config import derive, validate
+    from mnet_jax.trained import build_model, build_task
     from mnet_jax.training.parallel import AXIS, Devices
+    from mnet_jax.training.run_plan import derive
 
     for name in ("batch_size", "num_classes"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name} {getattr(args, name)}: give at least 1")
     if args.warmup < 0 or args.seconds < 0:
         raise ValueError("--warmup and --seconds must be 0 or more")
-    host_memory.keep()
-    config = default.get_config()
+    runtime.keep_memory()
+    config = schema.get_config()
     config.model.name, config.model.width = args.model, args.width
     config.model.dtype, config.model.padding = args.dtype, args.padding
     config.data.image_size = args.image_size

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable
 from typing import TextIO
 
+from mnet_jax import errors
 from mnet_jax.measuring import measurements
 from mnet_jax.measuring.measurements import RUNTIMES, Evaluation, Latency, Network
 from mnet_jax.models import specs
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     if not args.out.endswith(".png"):
         raise ValueError(f"--out must end in .png, got {args.out!r}")
     for runtime in args.runtime:
-        specs.check_choice("runtime", runtime, tuple(RUNTIMES))
+        errors.check_choice("runtime", runtime, tuple(RUNTIMES))
     if args.models is not None and not args.measure:
         raise ValueError("--models says what to measure: add --measure")
     if args.measure:
@@ -94,7 +95,7 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
 def parse_network(text: str) -> Network:
     """'v1@0.25@128' -> a network; width 1 and the architecture's own size where they are left out."""
     name, *numbers = text.split("@")
-    specs.check_choice("model", name, tuple(SPECS))
+    errors.check_choice("model", name, tuple(SPECS))
     try:
         width = float(numbers[0]) if numbers else 1.0
         size = int(numbers[1]) if len(numbers) > 1 else SPECS[name].image_size

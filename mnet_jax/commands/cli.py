@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
 
-from mnet_jax.models.specs import check_choice
-from mnet_jax.training.libtpu import settle_libtpu
+from mnet_jax.errors import check_choice
+from mnet_jax.runtime import settle_libtpu
 
 # Before anything imports them: TensorFlow, absl and JAX tell of processor features and missing accelerators otherwise.
 _QUIET = {

@@ -43,9 +43,10 @@ def load(args: argparse.Namespace, *, classes: bool) -> Features:
       ValueError: in one line, if there is no such model, or nothing to run it on.
     """
     from mnet_jax.data import catalog, folder
-    from mnet_jax.training.build import build_model, build_task
+    from mnet_jax.runtime import cache_compilations
+    from mnet_jax.trained import build_model, build_task
     from mnet_jax.training.embeddings import Extractor
-    from mnet_jax.training.parallel import Devices, cache_compilations
+    from mnet_jax.training.parallel import Devices
 
     cache_compilations()
     trained = arguments.load_model(args, classifier=False)

@@ -22,9 +22,10 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     """Evaluates and writes the result to `out`."""
     arguments.check_data(args)
 
-    from mnet_jax.training.build import build_model, build_task
+    from mnet_jax.runtime import cache_compilations
+    from mnet_jax.trained import build_model, build_task
     from mnet_jax.training.evaluation import Evaluator
-    from mnet_jax.training.parallel import Devices, cache_compilations
+    from mnet_jax.training.parallel import Devices
     from mnet_jax.training.reporting import plain_number
 
     cache_compilations()
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
 
     averaged = "averaged" if args.ema and config.ema.decay > 0 else "raw"
     averaged = "published" if trained.published else averaged
-    claim = trained.claim
+    accuracy = trained.accuracy
     if args.json:
         result = {
             "checkpoint": trained.path,
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
             "data": info.name,
             "split": info.eval_split,
             **{name: plain_number(value) for name, value in metrics.items()},
-            **({} if claim is None else {"published": dataclasses.asdict(claim)}),
+            **({} if accuracy is None else {"published": dataclasses.asdict(accuracy)}),
         }
         print(json.dumps(result, indent=2), file=out)
         return 0
@@ -64,7 +65,9 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     print(f"top-1       {100 * metrics['top1']:.2f} %", file=out)
     print(f"top-5       {100 * metrics['top5']:.2f} %", file=out)
     print(f"loss        {metrics['loss']:.4f}", file=out)
-    if claim is not None:
-        top5 = "" if claim.top5 is None else f", top-5 {claim.top5:.2f} %"
-        print(f"published   top-1 {claim.top1:.2f} %{top5} at {claim.image_size} px ({claim.source})", file=out)
+    if accuracy is not None:
+        top5 = "" if accuracy.top5 is None else f", top-5 {accuracy.top5:.2f} %"
+        print(
+            f"published   top-1 {accuracy.top1:.2f} %{top5} at {accuracy.image_size} px ({accuracy.source})", file=out
+        )
     return 0

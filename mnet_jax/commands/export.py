@@ -144,7 +144,7 @@ def prepare(
     from mnet_jax.data.pipeline import image_shape
     from mnet_jax.deploy.fold import check_size, fold
     from mnet_jax.deploy.metadata import About, check_date
-    from mnet_jax.training.build import build_model, build_task
+    from mnet_jax.trained import build_model, build_task
 
     if trained.info.num_classes == 0:
         raise ValueError(f"{trained.path} has no classifier: train one before you export it")

@@ -38,8 +38,8 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
 
     from mnet_jax.data import decode
     from mnet_jax.data.pipeline import image_shape
-    from mnet_jax.training.build import build_model, build_task
-    from mnet_jax.training.parallel import cache_compilations
+    from mnet_jax.runtime import cache_compilations
+    from mnet_jax.trained import build_model, build_task
 
     cache_compilations()
     trained = arguments.load_model(args)

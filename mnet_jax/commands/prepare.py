@@ -27,10 +27,10 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     """Prepares and says what was saved; 1 if images had to be left out."""
     import tqdm
 
-    from configs import default
+    from mnet_jax import schema
     from mnet_jax.data import prepare, shrink
 
-    data = default.get_config().data
+    data = schema.get_config().data
     data.name, data.data_dir, data.folder = args.data or "folder", args.data_dir, args.folder
     settings = shrink.Settings(args.short_side, args.quality, args.interpolation)
     bar = tqdm.tqdm(unit=" images", file=sys.stderr, disable=None, dynamic_ncols=True, smoothing=0.05)

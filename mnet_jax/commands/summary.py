@@ -4,6 +4,7 @@ import argparse
 import json
 from typing import TextIO
 
+from mnet_jax import errors
 from mnet_jax.models import count, specs
 from mnet_jax.models.tables import SPECS
 
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, out: TextIO) -> int:
     """Writes the blocks; without `--image_size` at the size of the paper."""
-    specs.check_choice("model", args.name, tuple(SPECS))
+    errors.check_choice("model", args.name, tuple(SPECS))
     plan = specs.resolve(
         SPECS[args.name],
         num_classes=args.num_classes,

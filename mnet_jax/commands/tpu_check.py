@@ -66,8 +66,8 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # this machine's own devices are not needed
     from absl import flags
 
+    from mnet_jax.config import validate
     from mnet_jax.training import command
-    from mnet_jax.training.config import validate
 
     config, _ = command.parse(["mnet tpu-check", "--config", args.config, *args.overrides], flags.FlagValues())
     validate(config)
@@ -87,8 +87,8 @@ def check(config: "ml_collections.ConfigDict", topology: str) -> Report:
     """
     import jax
 
-    from mnet_jax.training.config import derive
     from mnet_jax.training.parallel import Devices, describe_tpu, uncached_compilation
+    from mnet_jax.training.run_plan import derive
 
     try:
         devices = Devices(described=describe_tpu(topology))
@@ -153,11 +153,11 @@ def lower(
     """The train step exactly as `training.loop` makes it, or with another `model`, lowered from shapes alone."""
     import jax
 
+    from mnet_jax.trained import build_model, build_task
     from mnet_jax.training.batches import image_shapes
-    from mnet_jax.training.build import build_model, build_task
-    from mnet_jax.training.config import derive
     from mnet_jax.training.optimizer import make_optimizer, make_schedule
     from mnet_jax.training.parallel import AXIS
+    from mnet_jax.training.run_plan import derive
     from mnet_jax.training.state import new_state
     from mnet_jax.training.step import make_train_step
 

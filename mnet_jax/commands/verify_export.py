@@ -39,7 +39,7 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     from mnet_jax.commands.export import file_size
     from mnet_jax.data import pipeline
     from mnet_jax.deploy import formats
-    from mnet_jax.training.parallel import cache_compilations
+    from mnet_jax.runtime import cache_compilations
 
     cache_compilations()
     cores = _cores()
@@ -85,7 +85,7 @@ class Reference:
     def __init__(self, trained: "Trained", about: "About"):
         import jax
 
-        from mnet_jax.training.build import build_model, build_task
+        from mnet_jax.trained import build_model, build_task
 
         model, task = build_model(trained.config, trained.info), build_task(trained.config, trained.info)
         probabilities = about.output == "probabilities"

@@ -47,7 +47,7 @@ def row(source: Source) -> dict[str, object]:
         width=source.width,
         width_rule=LAYOUTS[source.layout].width_rule,
     )
-    claim = source.claim
+    accuracy = source.accuracy
     return {
         "name": source.name,
         "model": source.model,
@@ -55,9 +55,9 @@ def row(source: Source) -> dict[str, object]:
         "num_classes": source.num_classes,
         "image_size": source.image_size,
         "params": sum(variable.size for variable in list_variables(plan) if variable.collection == "params"),
-        "top1": claim and claim.top1,
-        "top5": claim and claim.top5,
-        "published": claim and claim.source,
+        "top1": accuracy and accuracy.top1,
+        "top5": accuracy and accuracy.top5,
+        "published": accuracy and accuracy.source,
         "padding": source.padding,
         "norm_epsilon": source.norm_epsilon,
         "statistics": source.statistics,

@@ -12,8 +12,8 @@ import numpy as np
 from mnet_jax.deploy.graph import Graph
 from mnet_jax.deploy.metadata import About
 from mnet_jax.deploy.savedmodel import MODEL_FILE
+from mnet_jax.errors import check_choice
 from mnet_jax.files import check_writable
-from mnet_jax.models.specs import check_choice
 
 # Each is a module of this package with `write(graph, about, path)` and a class `Runner`; and how it can be quantised.
 FORMATS = {

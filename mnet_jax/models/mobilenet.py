@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mnet_jax import errors
 from mnet_jax.models import plans, specs
 from mnet_jax.models.blocks import MODULES
 from mnet_jax.models.fake_quantization import round_observed
@@ -116,8 +117,8 @@ def create_model(
     Raises:
       ValueError: one line that says what was given and what is allowed.
     """
-    specs.check_choice("model", name, list_models())
-    specs.check_choice("dtype", dtype, DTYPES)
+    errors.check_choice("model", name, list_models())
+    errors.check_choice("dtype", dtype, DTYPES)
     plan = specs.resolve(
         SPECS[name],
         num_classes=num_classes,

@@ -5,11 +5,10 @@ plans, so that no width is computed twice. Pure Python, no jax.
 """
 
 import dataclasses
-import difflib
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
+from mnet_jax.errors import Range, check_choice, check_number
 from mnet_jax.models.plans import (
     PADDINGS,
     STEM_STRIDES,
@@ -160,6 +159,9 @@ class ModelSpec:
     width_rules: Mapping[str, WidthRule]
 
 
+BELOW_ONE = Range(0.0, 1.0, open_high=True)
+FINITE = Range(0.0, open_low=True, open_high=True)  # above 0, and no infinity
+
 # --- Arithmetic ---
 
 
@@ -167,28 +169,6 @@ def make_divisible(value: float, divisor: int = 8) -> int:
     """Rounds to the nearest multiple of `divisor`, at least one, never below 0.9 of the value (slim's mobilenet.py)."""
     rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * value else rounded
-
-
-# --- Errors that a user can cause ---
-
-
-def check_choice(what: str, given: object, allowed: Sequence[object]) -> None:
-    """Raises ValueError naming the nearest allowed value unless `given` is one of `allowed`."""
-    if given in allowed:
-        return
-    near = difflib.get_close_matches(str(given), [str(choice) for choice in allowed], n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    choices = ", ".join(str(choice) for choice in allowed)
-    raise ValueError(f"unknown {what} {given!r}; choose one of: {choices}.{hint}")
-
-
-def _check_number(what: str, given: object, *, above: float = -math.inf, low: float = -math.inf, below: float) -> None:
-    """Raises ValueError unless `given` is a number > above, >= low and < below."""
-    number = isinstance(given, (int, float)) and not isinstance(given, bool)
-    if not (number and above < given < below and given >= low):
-        start = f"above {above:g}" if above > -math.inf else f"at least {low:g}"
-        end = f" and below {below:g}" if below < math.inf else ""
-        raise ValueError(f"{what} must be a number {start}{end}, got {given!r}")
 
 
 # --- resolve ---
@@ -232,17 +212,17 @@ def resolve(
     epsilon = spec.norm.epsilon if norm_epsilon is None else norm_epsilon
     if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 1:
         raise ValueError(f"num_classes must be a whole number of at least 1, got {num_classes!r}")
-    _check_number("width", width, above=0.0, below=math.inf)
+    check_number("width", width, FINITE)
     check_choice(f"width_rule of {spec.name}", width_rule, tuple(spec.width_rules))
-    _check_number("dropout", dropout, low=0.0, below=1.0)
-    _check_number("drop_path", drop_path, low=0.0, below=1.0)
+    check_number("dropout", dropout, BELOW_ONE)
+    check_number("drop_path", drop_path, BELOW_ONE)
     check_choice("padding", padding, PADDINGS)
     check_choice("stem_stride", stem_stride, STEM_STRIDES)
-    _check_number("norm_decay", decay, low=0.0, below=1.0)
-    _check_number("norm_epsilon", epsilon, above=0.0, below=math.inf)
+    check_number("norm_decay", decay, BELOW_ONE)
+    check_number("norm_epsilon", epsilon, FINITE)
 
     if quantize_range_decay is not None:
-        _check_number("quantize_range_decay", quantize_range_decay, low=0.0, below=1.0)
+        check_number("quantize_range_decay", quantize_range_decay, BELOW_ONE)
         if any(isinstance(block, MultiQueryAttention) for block in spec.blocks):
             raise ValueError(
                 f"{spec.name} has attention, which is not trained with int8 rounding: choose a network without"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
+from mnet_jax import errors
 from mnet_jax.models import plans, specs
 from mnet_jax.models.tables import SPECS
 from mnet_jax.pretrained.layouts import Layout
@@ -110,7 +111,7 @@ def _plans(layout: Layout, model: str | None, width: float | None) -> Iterator[p
 def _find_plan(arrays: Arrays, layout: Layout, origin: str, model: str | None, width: float | None) -> plans.ModelPlan:
     """The plan that the file is to be compared with: the one that fits, or the one that it should have been."""
     if model is not None:
-        specs.check_choice(f"architecture of {layout.name}", model, layout.models)
+        errors.check_choice(f"architecture of {layout.name}", model, layout.models)
     found = _search(arrays, layout, model, width)
     if found is not None:
         return found

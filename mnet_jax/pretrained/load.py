@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Callable
 
-from configs import default
+from mnet_jax import schema
 from mnet_jax.data.catalog import DatasetInfo
 from mnet_jax.data.imagenet_names import NAMES
 from mnet_jax.pretrained import convert, download, sources
@@ -79,7 +79,7 @@ def load_pretrained(
         _check_hub_name(text)
     file, config = download.fetch_hub(name, revision or None)
     trained = _load_timm(file, config, known, name, model, width, log)
-    return dataclasses.replace(trained, claim=found.claim if found and not revision else None)
+    return dataclasses.replace(trained, accuracy=found.accuracy if found and not revision else None)
 
 
 def _is_checkpoint(text: str, path: pathlib.Path) -> bool:
@@ -203,7 +203,7 @@ def _finish(
     if known is None:
         known = _assumed(layout, name, converted, size)
     elif known.num_classes not in (None, converted.num_classes):
-        known = dataclasses.replace(known, claim=None)  # somebody's own head
+        known = dataclasses.replace(known, accuracy=None)  # somebody's own head
     return _trained(known, layout, converted, labels, name, log)
 
 
@@ -234,7 +234,7 @@ def _trained(
         variables["params"]["classifier"] = {leaf: array[..., 1:].copy() for leaf, array in classifier.items()}
         num_classes -= 1
     mean, std = sources.STATISTICS[source.statistics]
-    config = default.get_config()
+    config = schema.get_config()
     config.model.name, config.model.width = converted.model, converted.width
     config.model.width_rule, config.model.padding = layout.width_rule, source.padding
     config.model.norm_epsilon, config.model.norm_decay = source.norm_epsilon, source.norm_decay
@@ -250,7 +250,7 @@ def _trained(
         metrics=None,
         path=path,
         published=True,
-        claim=source.claim,
+        accuracy=source.accuracy,
     )
 
 

@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 import math
 
-from mnet_jax.trained import Claim
+from mnet_jax.trained import PublishedAccuracy
 
 Channels = tuple[float, float, float]
 
@@ -40,7 +40,7 @@ class Source:
     interpolation: str = "bilinear"
     url: str | None = None  # None: on the hub, under its name
     checksum: str | None = None  # "sha256:" and the first digits, or "md5:" and all of them
-    claim: Claim | None = None
+    accuracy: PublishedAccuracy | None = None
 
     @property
     def file(self) -> str:
@@ -185,7 +185,9 @@ def _timm() -> list[Source]:
             statistics=statistics,
             eval_crop=timm_crop(size, crop),
             interpolation=interpolation,
-            claim=None if top1 is None else Claim(top1=top1, top5=top5, image_size=size, source=_TIMM_CSV),
+            accuracy=None
+            if top1 is None
+            else PublishedAccuracy(top1=top1, top5=top5, image_size=size, source=_TIMM_CSV),
         )
         for name, size, crop, statistics, interpolation, num_classes, top1, top5 in _TIMM_ROWS
     ]
@@ -228,7 +230,7 @@ def _torchvision() -> list[Source]:
             eval_crop=224 / short_side,
             url=_TORCHVISION_URL + file,
             checksum="sha256:" + file.removesuffix(".pth").rpartition("-")[2],
-            claim=Claim(top1=top1, top5=top5, image_size=224, source="torchvision, the weights' meta"),
+            accuracy=PublishedAccuracy(top1=top1, top5=top5, image_size=224, source="torchvision, the weights' meta"),
         )
         for name, model, file, short_side, top1, top5 in _TORCHVISION_ROWS
     ]
@@ -295,7 +297,7 @@ def _keras() -> list[Source]:
                     width,
                     image_size=size,
                     url=f"{_KERAS_URL}mobilenet/mobilenet_{text}_{size}_tf.h5",
-                    claim=Claim(top1=top1, top5=top5, image_size=size, source=_SLIM_V1),
+                    accuracy=PublishedAccuracy(top1=top1, top5=top5, image_size=size, source=_SLIM_V1),
                 )
             )
     for width, accuracies in _V2_ROWS.items():
@@ -308,7 +310,7 @@ def _keras() -> list[Source]:
                     width,
                     image_size=size,
                     url=f"{_KERAS_URL}mobilenet_v2/{file}",
-                    claim=Claim(top1=top1, top5=top5, image_size=size, source=_SLIM_V2),
+                    accuracy=PublishedAccuracy(top1=top1, top5=top5, image_size=size, source=_SLIM_V2),
                 )
             )
     for model, width, top1, md5 in _V3_ROWS:
@@ -320,7 +322,7 @@ def _keras() -> list[Source]:
                 width,
                 url=f"{_KERAS_URL}mobilenet_v3/weights_mobilenet_v3_{kind}_224_{width}_float.h5",
                 checksum=f"md5:{md5}",
-                claim=Claim(top1=top1, top5=None, image_size=224, source=_SLIM_V2),
+                accuracy=PublishedAccuracy(top1=top1, top5=None, image_size=224, source=_SLIM_V2),
             )
         )
     return found

@@ -1,1 +1,33 @@
-"""What is learned: inputs and targets, loss and metrics of a task, with the augmentation that runs on the device."""
+"""What is learned: one folder a task, each with the faces `task`, `report`, `predict` and `export`.
+
+A task of your own is a package with the same faces somewhere else: `config.task.name` is then its import path.
+"""
+
+import importlib
+from types import ModuleType
+
+from mnet_jax.errors import did_you_mean
+
+TASKS = {"classification": "mnet_jax.tasks.classification"}
+FACES = ("task", "report", "predict", "export")
+
+
+def face(name: str, face: str) -> ModuleType:
+    """Returns a task's module "task", "report", "predict" or "export", imported when it is asked for.
+
+    Raises:
+      ValueError: if there is no such task, or it lacks that face.
+    """
+    package = TASKS.get(name, name)
+    try:
+        return importlib.import_module(f"{package}.{face}")
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{package}.{face}".startswith(error.name):
+            raise  # the task is there; something that it imports is not
+    if name in TASKS or importlib.util.find_spec(package.partition(".")[0]) is None or "." not in name:
+        known = ", ".join(TASKS)
+        raise ValueError(
+            f"task.name={name!r}: no such task; choose {known}, or give the import path of a package with the modules "
+            f"{', '.join(FACES)}.{did_you_mean(name, TASKS)}"
+        )
+    raise ValueError(f"task.name={name!r}: the package has no module {face!r}; a task has {', '.join(FACES)}")

@@ -15,9 +15,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from mnet_jax.config import from_json, to_json
 from mnet_jax.data.catalog import DatasetInfo
 from mnet_jax.trained import Trained
-from mnet_jax.training.config import from_json, to_json
 from mnet_jax.training.state import Tree
 
 FOLDER = "checkpoints"

@@ -1,22 +1,23 @@
-"""The command line of train.py: flags in, one clear line out where something is wrong."""
+"""The command line of train.py and of `mnet train`: flags in, one clear line out where something is wrong."""
 
 import os
-import pathlib
 import re
 import sys
+from collections.abc import Sequence
 
 import ml_collections
-from absl import flags, logging
-from ml_collections import config_flags
 
-from mnet_jax.training import host_memory
+from mnet_jax import config, runtime
+from mnet_jax.errors import did_you_mean
 
 USAGE = """Usage: python train.py [--config FILE] [--workdir DIR] [--config.FIELD=VALUE ...] [--traceback]
+       mnet train      [the same]
 
-  --config FILE          the run, a file in configs/ (default: configs/digits.py, real digits, offline, a minute or two)
-  --workdir DIR          where the run lives, local or gs:// (default: runs/<name of the config file>); the same command
+  --config FILE          the run: a file of yours, or the name of one in configs/ such as v3_large
+                         (default: digits, real digits, offline, a minute or two)
+  --workdir DIR          where the run lives, local or gs:// (default: runs/<name of the config>); the same command
                          again resumes it
-  --config.FIELD=VALUE   override a field; configs/default.py explains them all. None is written as None
+  --config.FIELD=VALUE   override a field; mnet_jax/schema.py explains them all. None is written as None
   --traceback            show where an error came from, not only what it is
 
 Examples:
@@ -24,31 +25,37 @@ Examples:
   python train.py --config configs/v3_large.py --workdir gs://BUCKET/run --config.data.data_dir=gs://BUCKET/tfds
   python train.py --config configs/finetune.py --config.init.checkpoint=runs/v3_large --config.data.folder=photos
 """
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-DEFAULT = ROOT / "configs" / "digits.py"
+DEFAULT = "digits"
+_OPTIONS = ("config", "workdir", "traceback", "help")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs `train.py`. Exit status: 0 trained or saved on request, 2 an error that one line explains, 130 Ctrl-C."""
-    if {"--help", "-h", "--helpshort", "--helpfull"} & set(sys.argv if argv is None else argv):
+def main(argv: Sequence[str] | None = None) -> int:
+    """Trains; returns 0 trained or saved on request, 2 an error that one line explains, 130 Ctrl-C."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if {"--help", "-h"} & set(argv):
         print(USAGE, end="")
         return 0
+    traceback = "--traceback" in argv
     try:
-        config, workdir = parse(list(sys.argv if argv is None else argv), flags.FLAGS)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError, ImportError) as error:
+        run, workdir = parse([arg for arg in argv if arg != "--traceback"])
+    except (ValueError, OSError, SyntaxError, ImportError) as error:
+        if traceback:
+            raise
         return _fail(error)
-    logging.set_verbosity(logging.WARNING)
     try:
-        host_memory.keep()
+        runtime.keep_memory()
+        from absl import logging
+
         from mnet_jax.training import parallel  # jax is slow to import: only once the flags are right
 
+        logging.set_verbosity(logging.WARNING)
         parallel.join_pod()
-        parallel.cache_compilations()
+        runtime.cache_compilations()
         from mnet_jax.training import loop
 
-        loop.train(config, workdir)
+        loop.train(run, workdir)
     except (ValueError, FloatingPointError, OSError) as error:
-        if flags.FLAGS.traceback:
+        if traceback:
             raise
         return _fail(error)
     except KeyboardInterrupt:
@@ -57,50 +64,36 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def parse(argv: list[str], values: flags.FlagValues) -> tuple[ml_collections.ConfigDict, str]:
-    """The config with its overrides applied, and the run's directory; `values` gets the flags and must have none yet.
+def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, str]:
+    """Returns the config with its overrides applied, and the run's directory.
 
     Raises:
-      ValueError, flags.Error and what reading a Python file can raise: one for each way to mistype.
+      ValueError, and what reading a Python file can raise: one for each way to mistype.
     """
-    # config_flags cannot set a field of type int, float or str to None; here `--config.FIELD=None` always means None.
-    nones = [match[1] for match in map(re.compile(r"--?config\.([\w.]+)=None").fullmatch, argv) if match]
-    argv = [arg for arg in argv if not re.fullmatch(r"--?config\.[\w.]+=None", arg)]
-    _check_config_file(argv)
-    previous, sys.argv = sys.argv, argv  # where config_flags looks for overrides
-    try:
-        config_flag = config_flags.DEFINE_config_file("config", str(DEFAULT), "see USAGE", values)
-        flags.DEFINE_string("workdir", None, "see USAGE", values)
-        flags.DEFINE_bool("traceback", False, "see USAGE", values)
-        rest = values(argv)[1:]
-    finally:
-        sys.argv = previous
-    if rest:
-        raise ValueError(f"unexpected argument {rest[0]!r}: every option starts with --; see python train.py --help")
-    config = config_flag.value
-    for path in nones:
-        section = config
-        *parents, key = path.split(".")
-        for parent in parents:
-            section = section[parent]
-        section[key] = None
-    name = pathlib.Path(config_flags.get_config_filename(values["config"])).stem
-    return config, values.workdir or os.path.join("runs", name)
-
-
-def _check_config_file(argv: list[str]) -> None:
-    for arg, following in zip(argv, [*argv[1:], ""], strict=True):
-        match = re.fullmatch(r"--?config(?:=(.*))?", arg)
-        if not match:
+    given, overrides, rest = {"config": DEFAULT, "workdir": None}, [], list(argv)
+    while rest:
+        arg = rest.pop(0)
+        match = re.fullmatch(r"--?([A-Za-z_]+)(?:=(.*))?", arg, flags=re.DOTALL)
+        if match is None or match[1] not in given:
+            if match is not None:
+                raise ValueError(
+                    f"unknown option {arg!r}.{did_you_mean(match[1], _OPTIONS)} See python train.py --help"
+                )
+            overrides.append(arg)
+            if re.fullmatch(r"--?config\.[\w.]+", arg) and rest and not rest[0].startswith("-"):
+                overrides.append(rest.pop(0))  # its value
             continue
-        path = pathlib.Path(match[1] if match[1] is not None else following)
-        if not path.is_file():
-            there = sorted(file.stem for file in DEFAULT.parent.glob("[!_]*.py"))
-            raise ValueError(f"no config file {str(path)!r}: there are configs/NAME.py with NAME {', '.join(there)}")
+        if match[2] is None and not rest:
+            raise ValueError(f"--{match[1]} needs a value; see python train.py --help")
+        given[match[1]] = rest.pop(0) if match[2] is None else match[2]
+    for arg in overrides:
+        if not arg.startswith("-"):
+            raise ValueError(f"unexpected argument {arg!r}: every option starts with --; see python train.py --help")
+    name = os.path.basename(given["config"]).removesuffix(".py")
+    return config.load(given["config"], overrides), given["workdir"] or os.path.join("runs", name)
 
 
 def _fail(error: Exception) -> int:
-    text = error.args[0] if isinstance(error, KeyError | AttributeError) and error.args else error
-    text = re.sub(r"\\n|\s+", " ", str(text).strip("'\""))
+    text = re.sub(r"\\n|\s+", " ", str(error).strip("'\""))
     print(f"train.py: {text or type(error).__name__}", file=sys.stderr)
     return 2

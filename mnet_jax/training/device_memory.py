@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import jax
 import ml_collections
 
-from mnet_jax.training.config import RunPlan, fewest_parts
+from mnet_jax.training.run_plan import RunPlan, fewest_parts
 
 
 def advice(least: float, device_batch: int, devices: int, parts: int) -> str:

@@ -154,7 +154,7 @@ class CachedBatches:
 
     def __init__(self, extract: Extractor, config: ml_collections.ConfigDict, info: DatasetInfo):
         data, self._seed = config.data, config.seed
-        self._train = extract(info.train_split, config.train.feature_views), views.labels(data, info.train_split)
+        self._train = extract(info.train_split, config.train.embedding_views), views.labels(data, info.train_split)
         self._eval = extract(info.eval_split, 1), views.labels(data, info.eval_split)
 
     def train(

@@ -14,11 +14,11 @@ import ml_collections
 import numpy as np
 from etils import epath
 
+from mnet_jax.config import from_json
 from mnet_jax.models.specs import ModelPlan
 from mnet_jax.models.variables import initial_variables
 from mnet_jax.trained import Trained
 from mnet_jax.training import checkpoint
-from mnet_jax.training.config import from_json
 from mnet_jax.training.layerwise import HEAD
 from mnet_jax.training.state import Tree
 
@@ -86,7 +86,7 @@ def first_variables(
     if "head" in lacking and plan.head is not None and config.train.freeze != "none":
         raise ValueError(
             f"{source.path} lacks the layer 'head' before the classifier, which would stay random in a frozen "
-            "backbone: set --config.train.freeze=none --config.train.feature_views=0, or take weights that have it"
+            "backbone: set --config.train.freeze=none --config.train.embedding_views=0, or take weights that have it"
         )
     return transplant(fresh, source.variables, skip=lacking, log=log, origin=source.path)
 

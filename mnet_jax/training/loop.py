@@ -12,19 +12,20 @@ import ml_collections
 import numpy as np
 from etils import epath
 
+from mnet_jax.config import difference, from_json, to_json, validate
 from mnet_jax.data import catalog, folder, views
 from mnet_jax.tasks.classification import report
 from mnet_jax.tasks.classification.task import balanced_weights
+from mnet_jax.trained import build_model, build_task
 from mnet_jax.training import device_memory, initial, photos
 from mnet_jax.training.batches import ImageBatches, image_shapes
-from mnet_jax.training.build import build_model, build_task
 from mnet_jax.training.checkpoint import Checkpoints
-from mnet_jax.training.config import RunPlan, derive, difference, due, from_json, to_json, validate
 from mnet_jax.training.embeddings import CachedBatches, ClassifierOnly, Extractor
 from mnet_jax.training.evaluation import Evaluator
 from mnet_jax.training.optimizer import make_optimizer, make_schedule
 from mnet_jax.training.parallel import AXIS, Devices, fetch
 from mnet_jax.training.reporting import Reporter
+from mnet_jax.training.run_plan import RunPlan, derive, due
 from mnet_jax.training.state import TrainState, new_state
 from mnet_jax.training.step import make_train_step
 from mnet_jax.training.stopping import Patience
@@ -33,7 +34,7 @@ from mnet_jax.training.stopping import Patience
 FREE_FIELDS = (
     "data.data_dir",
     "data.manifest",
-    "train.feature_dir",
+    "train.embedding_dir",
     "train.num_devices",
     "checkpoint.every_epochs",
     "checkpoint.every_steps",
@@ -158,7 +159,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
     run = derive(config, info, devices.count)
     is_main = devices.process_index == 0
     model, task = build_model(config, info, axis_name=AXIS), build_task(config, info)
-    if config.train.class_weights == "balanced":
+    if config.task.class_weights == "balanced":
         weights = balanced_weights(views.labels(config.data, info.train_split), info.num_classes)
         task = dataclasses.replace(task, class_weights=weights)
     schedule, optimizer = make_schedule(config, run), make_optimizer(config, run)
@@ -188,8 +189,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
         else:
             state = fresh(variables)
         learner, source = model, ImageBatches(config, info)
-        if config.train.feature_views:
-            place = config.train.feature_dir or os.path.join(workdir, "features")
+        if config.train.embedding_views:
+            place = config.train.embedding_dir or os.path.join(workdir, "features")
             frozen = state.variables(ema=False)
             extract = Extractor(model, task, frozen, config, info, devices, directory=place, log=reporter.info)
             learner, source = ClassifierOnly(model), CachedBatches(extract, config, info)

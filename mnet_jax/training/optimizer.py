@@ -1,5 +1,6 @@
 """The learning rate as a function of the step, and the optimiser as the papers' code has it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -8,10 +9,10 @@ import ml_collections
 import optax
 
 from mnet_jax.training import layerwise
-from mnet_jax.training.config import RunPlan
+from mnet_jax.training.run_plan import RunPlan
 
 
-def make_schedule(config: ml_collections.ConfigDict, run: RunPlan) -> optax.Schedule:
+def make_schedule(config: ml_collections.ConfigDict, run_plan: RunPlan) -> optax.Schedule:
     """The learning rate of the update that follows `step` completed ones.
 
     Warm-up is linear, its first update has a rate above zero; the schedule proper counts from the end of the warm-up.
@@ -22,17 +23,19 @@ def make_schedule(config: ml_collections.ConfigDict, run: RunPlan) -> optax.Sche
         if section.name == "constant":
             return jnp.ones_like(step)
         if section.name == "cosine":
-            progress = jnp.clip(step / (run.total_steps - run.warmup_steps), 0.0, 1.0)
+            progress = jnp.clip(step / (run_plan.total_steps - run_plan.warmup_steps), 0.0, 1.0)
             return section.end_factor + (1.0 - section.end_factor) * 0.5 * (1.0 + jnp.cos(jnp.pi * progress))
-        decays = step / run.decay_steps
+        decays = step / run_plan.decay_steps
         return section.decay_rate ** (jnp.floor(decays) if section.staircase else decays)
 
     def schedule(step: jax.Array) -> jax.Array:
         step = jnp.asarray(step, jnp.float32)
-        if not run.warmup_steps:
-            return run.peak_lr * after_warmup(step)
-        warm = (step + 1.0) / run.warmup_steps
-        return run.peak_lr * jnp.where(step < run.warmup_steps, warm, after_warmup(step - run.warmup_steps))
+        if not run_plan.warmup_steps:
+            return run_plan.peak_lr * after_warmup(step)
+        warm = (step + 1.0) / run_plan.warmup_steps
+        return run_plan.peak_lr * jnp.where(
+            step < run_plan.warmup_steps, warm, after_warmup(step - run_plan.warmup_steps)
+        )
 
     return schedule
 
@@ -40,15 +43,17 @@ def make_schedule(config: ml_collections.ConfigDict, run: RunPlan) -> optax.Sche
 def decay_mask(params: Any, *, depthwise: bool) -> Any:
     """True for the leaves that weight decay acts on: kernels, and depthwise kernels only on request.
 
-    Norms, biases and layer scales never have any (slim decays convolution kernels only, without the depthwise ones:
-    facts/field.md section 2.2).
+    Norms, biases and layer scales never have any (slim's mobilenet_v1.py decays convolution kernels only, without the
+    depthwise ones: `regularize_depthwise=False`).
     """
     decayed = {"kernel", "depthwise_kernel"} if depthwise else {"kernel"}
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key in decayed, params)
 
 
-def make_optimizer(config: ml_collections.ConfigDict, run: RunPlan) -> optax.GradientTransformation:
-    """Clipping, weight decay and the update rule of `config.optimizer`, with the learning rate of `config.schedule`.
+def make_optimizer(
+    config: ml_collections.ConfigDict, schedule: optax.Schedule, own_scopes: Sequence[str]
+) -> optax.GradientTransformation:
+    """Returns clipping, weight decay and the update rule of `config.optimizer`, with the rate of `schedule`.
 
     RMSprop has TensorFlow's form: epsilon inside the root, the average of squares starts at 1 (the slot of
     tf.train.RMSPropOptimizer is initialised with ones), and the learning rate goes into the momentum accumulator.
@@ -57,12 +62,12 @@ def make_optimizer(config: ml_collections.ConfigDict, run: RunPlan) -> optax.Gra
     With `train.freeze` gradients, updates and state are of the layers that learn only (`layerwise.only_learning`);
     `optimizer.backbone_lr` and `optimizer.layer_decay` scale the learning rate layer by layer.
     """
-    rule = _rule(config, make_schedule(config, run))
+    rule = _rule(config, schedule)
     section = config.optimizer
     if section.backbone_lr != 1.0 or section.layer_decay != 1.0:
-        factors = layerwise.scale_by_layer(backbone_lr=section.backbone_lr, layer_decay=section.layer_decay)
+        factors = layerwise.scale_by_layer(own_scopes, backbone_lr=section.backbone_lr, layer_decay=section.layer_decay)
         rule = optax.chain(rule, factors)
-    return layerwise.only_learning(rule, config.train.freeze)
+    return layerwise.only_learning(rule, config.train.freeze, own_scopes)
 
 
 def _rule(config: ml_collections.ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:

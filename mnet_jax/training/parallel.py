@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from mnet_jax.training.libtpu import settle_libtpu
+from mnet_jax.runtime import settle_libtpu
 
 AXIS = "batch"  # the name by which a step calls the devices
 
@@ -41,13 +41,6 @@ def join_pod() -> None:
 def _on_tpu_vm() -> bool:
     wants_tpu = os.environ.get("JAX_PLATFORMS", "tpu").startswith("tpu")
     return wants_tpu and any(pathlib.Path(device).exists() for device in ("/dev/accel0", "/dev/vfio/0"))
-
-
-def cache_compilations() -> None:
-    """Keeps compiled programs in ~/.cache/mnet_jax/compiled (or JAX_COMPILATION_CACHE_DIR) for the next start."""
-    if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path.home() / ".cache" / "mnet_jax" / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 @contextlib.contextmanager

@@ -46,10 +46,10 @@ def note(config: ml_collections.ConfigDict, workdir: str, log: Callable[[str], N
         log(f"{complaint}. All are listed in {left_out}")
     counts = collections.Counter(file.label for file in listing.splits["train"])
     most, fewest = counts.most_common()[0], counts.most_common()[-1]
-    if most[1] >= 3 * fewest[1] and config.train.class_weights == "none":
+    if most[1] >= 3 * fewest[1] and config.task.class_weights == "none":
         log(
             f"{listing.class_names[most[0]]} has {most[1]:,} photos to learn from, {listing.class_names[fewest[0]]} "
-            f"{fewest[1]:,}: with --config.train.class_weights=balanced each class counts the same"
+            f"{fewest[1]:,}: with --config.task.class_weights=balanced each class counts the same"
         )
     if listing.newcomers:
         log(

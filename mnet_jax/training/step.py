@@ -1,7 +1,6 @@
 """One update and one evaluation, as pure functions of (state, batch). `parallel.py` spreads them over devices."""
 
 from collections.abc import Callable
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -9,8 +8,9 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
+from mnet_jax.tasks.task import Task
 from mnet_jax.training import layerwise
-from mnet_jax.training.config import num_parts
+from mnet_jax.training.run_plan import num_parts
 from mnet_jax.training.state import TrainState, Tree
 
 Batch = dict[str, jax.Array]
@@ -23,7 +23,7 @@ def _average(old: Tree, new: Tree, decay: jax.Array) -> Tree:
 
 def make_train_step(
     model: nn.Module,
-    task: Any,
+    task: Task,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     config: ml_collections.ConfigDict,
@@ -41,69 +41,76 @@ def make_train_step(
     ema_decay, ema_warmup = config.ema.decay, config.ema.warmup
     freeze = config.train.freeze
 
+    def total(value: jax.Array) -> jax.Array:
+        return jax.lax.psum(value, axis_name)
+
     def loss(
-        learning: Tree, frozen: Tree, batch_stats: Tree, inputs: jax.Array, targets: jax.Array, key: jax.Array
-    ) -> tuple[jax.Array, tuple[Tree, jax.Array]]:
+        learning: Tree, frozen: Tree, batch_stats: Tree, inputs: Tree, targets: Tree, key: jax.Array
+    ) -> tuple[jax.Array, tuple[Tree, Tree]]:
         variables = {"params": {**frozen, **learning}, "batch_stats": batch_stats}
-        logits, updated = model.apply(variables, inputs, train=True, mutable=["batch_stats"], rngs={"dropout": key})
-        return jnp.mean(task.loss(logits, targets)), (updated["batch_stats"], logits)
+        outputs, updated = model.apply(variables, inputs, train=True, mutable=["batch_stats"], rngs={"dropout": key})
+        return jnp.mean(task.loss(outputs, targets)), (updated["batch_stats"], outputs)
 
     def gradients(
-        state: TrainState, inputs: jax.Array, targets: jax.Array, key: jax.Array, parts: int
-    ) -> tuple[Tree, jax.Array, Tree, jax.Array]:
-        """Mean gradient and loss over `parts` equal parts, one after the other, and the logits of all.
+        state: TrainState, inputs: Tree, targets: Tree, key: jax.Array, parts: int
+    ) -> tuple[Tree, jax.Array, Tree, Tree]:
+        """Returns the mean gradient and loss over `parts` equal parts, one after the other, and the outputs of all.
 
         The gradient is of the layers that learn: nothing is computed backwards below the lowest of them.
         """
         value_and_grad = jax.value_and_grad(loss, has_aux=True)
-        learning, frozen = layerwise.split(state.params, freeze)
+        learning, frozen = layerwise.split(state.params, freeze, task.own_scopes)
         if parts == 1:
-            (value, (batch_stats, logits)), grads = value_and_grad(
+            (value, (batch_stats, outputs)), grads = value_and_grad(
                 learning, frozen, state.batch_stats, inputs, targets, key
             )
-            return grads, value, batch_stats, logits
+            return grads, value, batch_stats, outputs
 
         def part(carry: tuple, xs: tuple) -> tuple:
             batch_stats, grads, value = carry
-            images, labels, index = xs
-            (part_value, (batch_stats, logits)), part_grads = value_and_grad(
-                learning, frozen, batch_stats, images, labels, jax.random.fold_in(key, index)
+            part_inputs, part_targets, index = xs
+            (part_value, (batch_stats, outputs)), part_grads = value_and_grad(
+                learning, frozen, batch_stats, part_inputs, part_targets, jax.random.fold_in(key, index)
             )
-            return (batch_stats, jax.tree.map(jnp.add, grads, part_grads), value + part_value), logits
+            return (batch_stats, jax.tree.map(jnp.add, grads, part_grads), value + part_value), outputs
 
         split = jax.tree.map(lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), (inputs, targets))
         zeros = jax.tree.map(jnp.zeros_like, learning)
-        (batch_stats, grads, value), logits = jax.lax.scan(
+        (batch_stats, grads, value), outputs = jax.lax.scan(
             part, (state.batch_stats, zeros, jnp.zeros(())), (*split, jnp.arange(parts))
         )
         grads, value = jax.tree.map(lambda x: x / parts, (grads, value))
-        return grads, value, batch_stats, logits.reshape(-1, logits.shape[-1])
+        return grads, value, batch_stats, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), outputs)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         augment_key, dropout_key = jax.random.split(key)
-        device, size = jax.lax.axis_index(axis_name), batch["label"].shape[0]
+        device, size = jax.lax.axis_index(axis_name), batch["mask"].shape[0]
         with jax.named_scope("augmentation"):  # the scopes' names are read by `mnet benchmark step-breakdown`
-            inputs, targets = task.train_inputs(augment_key, batch, device * size + jnp.arange(size))
+            positions = device * size + jnp.arange(size)
+            inputs, targets = task.train_inputs(augment_key, batch, positions, total)
         dropout_key = jax.random.fold_in(dropout_key, device)
-        grads, value, batch_stats, logits = gradients(state, inputs, targets, dropout_key, num_parts(config, size))
+        grads, value, batch_stats, outputs = gradients(state, inputs, targets, dropout_key, num_parts(config, size))
         grads, value, batch_stats = jax.lax.pmean((grads, value, batch_stats), axis_name)
         with jax.named_scope("optimizer"):
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-            learning, frozen = layerwise.split(state.params, freeze)
+            learning, frozen = layerwise.split(state.params, freeze, task.own_scopes)
             params = {**frozen, **optax.apply_updates(learning, updates)}
         completed, ema = state.step + 1, state.ema
         if ema is not None:
             decay = jnp.minimum(ema_decay, (1.0 + completed) / (10.0 + completed)) if ema_warmup else ema_decay
             with jax.named_scope("moving_averages"):
                 averaged = _average(
-                    {"params": layerwise.split(ema["params"], freeze)[0], "batch_stats": ema["batch_stats"]},
-                    {"params": layerwise.split(params, freeze)[0], "batch_stats": batch_stats},
+                    {
+                        "params": layerwise.split(ema["params"], freeze, task.own_scopes)[0],
+                        "batch_stats": ema["batch_stats"],
+                    },
+                    {"params": layerwise.split(params, freeze, task.own_scopes)[0], "batch_stats": batch_stats},
                     decay,
                 )
             ema = {"params": {**frozen, **averaged["params"]}, "batch_stats": averaged["batch_stats"]}
         metrics = {
-            **jax.lax.psum(task.metrics(logits, batch), axis_name),
+            **jax.lax.psum(task.measure(outputs, batch).sums, axis_name),
             "objective": value,
             "gradient_norm": optax.tree.norm(grads),
             "learning_rate": schedule(state.step),
@@ -113,11 +120,17 @@ def make_train_step(
     return step
 
 
-def make_eval_step(model: nn.Module, task: Any, axis_name: str) -> Callable[[Tree, Batch], Metrics]:
-    """Returns `step(variables, batch) -> metrics`: masked sums over the devices of `axis_name`, with their `count`."""
+def make_eval_step(model: nn.Module, task: Task, axis_name: str) -> Callable[[Tree, Batch], tuple[Metrics, Metrics]]:
+    """Returns `step(variables, batch) -> (sums, rows)` for one device among those of `axis_name`.
 
-    def step(variables: Tree, batch: Batch) -> Metrics:
-        logits = model.apply(variables, task.eval_inputs(batch), train=False)
-        return jax.lax.psum(task.metrics(logits, batch), axis_name)
+    Sums are over the real examples of all devices; rows are those of all devices, [devices, B, ...], with the row
+    "mask" beside them where there are any.
+    """
+
+    def step(variables: Tree, batch: Batch) -> tuple[Metrics, Metrics]:
+        outputs = model.apply(variables, task.eval_inputs(batch), train=False)
+        measured = task.measure(outputs, batch)
+        rows = {"mask": batch["mask"], **measured.rows} if measured.rows else {}
+        return jax.lax.psum(measured.sums, axis_name), jax.lax.all_gather(rows, axis_name)
 
     return step

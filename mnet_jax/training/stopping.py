@@ -6,7 +6,7 @@ What is remembered is a function of the evaluations so far, so that a run that r
 from collections.abc import Mapping
 
 from mnet_jax.training.checkpoint import score
-from mnet_jax.training.config import due
+from mnet_jax.training.run_plan import due
 
 
 class Patience:

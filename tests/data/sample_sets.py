@@ -8,7 +8,7 @@ import ml_collections
 import numpy as np
 from PIL import Image
 
-from configs import default
+from mnet_jax import schema
 from mnet_jax.data import catalog, pipeline
 
 Examples = Iterable[tuple[bytes, int]]  # (encoded image, label)
@@ -16,7 +16,7 @@ Examples = Iterable[tuple[bytes, int]]  # (encoded image, label)
 
 def config(**fields) -> ml_collections.ConfigDict:
     """`config.data` of the default run with some fields changed; 16 px images unless told otherwise."""
-    data = default.get_config().data
+    data = schema.get_config().data
     data.image_size = 16
     data.update(fields)
     return data

@@ -64,9 +64,9 @@ def test_enlarged_digits_keep_their_shape(data):
 
 SCRIPT = """
 import sys
-from configs import default
+from mnet_jax import schema
 from mnet_jax.data import catalog, pipeline
-data = default.get_config().data
+data = schema.get_config().data
 data.name, data.data_dir = "digits", sys.argv[1]
 batches = pipeline.train_batches(data, catalog.describe(data), batch_size=4, seed=0, start_step=0)
 print(next(batches)["index"].tolist())

@@ -13,11 +13,11 @@ from PIL import Image
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import files
 
-from configs import finetune
 from mnet_jax import load_checkpoint, load_pretrained
+from mnet_jax.config import load as load_config
 from mnet_jax.pretrained.layouts import KERAS, TIMM
+from mnet_jax.trained import build_model
 from mnet_jax.training import loop
-from mnet_jax.training.build import build_model
 from mnet_jax.training.initial import flat
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -110,9 +110,9 @@ def test_predict_knows_the_names_of_imagenet(real_data, tmp_path, mnet):
 
 def test_train_starts_from_them_as_they_were_made(weights, photos, tmp_path, capsys):
     """The classifier knows its three classes already; architecture and preparation are those of the weights."""
-    config = finetune.get_config()
+    config = load_config("finetune")
     config.init.weights, config.data.folder = str(weights), str(photos)
-    config.train.num_devices, config.train.feature_views = 1, 2
+    config.train.num_devices, config.train.embedding_views = 1, 2
     config.train.num_epochs, config.train.batch_size, config.eval.report = 4.0, 8, False
     loop.train(config, str(tmp_path / "run"))
     said = capsys.readouterr().err
@@ -157,7 +157,7 @@ def test_errors_are_one_line(arguments, message, mnet):
 
 
 def test_train_refuses_weights_that_are_none(photos, tmp_path):
-    config = finetune.get_config()
+    config = load_config("finetune")
     config.init.weights, config.data.folder = "timm/mobilenetv3_lage_100", str(photos)
     with pytest.raises(ValueError, match=r"Did you mean 'mobilenetv3_large_100'\?"):
         loop.train(config, str(tmp_path / "run"))

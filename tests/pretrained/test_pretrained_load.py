@@ -16,7 +16,7 @@ from mnet_jax.models import specs
 from mnet_jax.models.tables import SPECS
 from mnet_jax.models.variables import list_variables
 from mnet_jax.pretrained.layouts import KERAS, KERAS_NUMBERED, LAYOUTS, TIMM, TORCHVISION
-from mnet_jax.training.build import build_model
+from mnet_jax.trained import build_model
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden_logits.npz")
 
@@ -213,7 +213,7 @@ def test_timm_file_without_config_must_say_whose_it_is(tmp_path, lines):
     assert "does not say how its images are prepared" in refused(path)
     trained = load_pretrained(path, like="timm/mobilenetv2_050.lamb_in1k", log=lines.append)
     assert trained.config.data.interpolation == "bicubic"
-    assert trained.claim is None  # ten classes: somebody's own
+    assert trained.accuracy is None  # ten classes: somebody's own
     assert "fit v3_small x0.5" in refused(path, like="timm/mobilenetv3_small_050")
 
 

@@ -17,9 +17,9 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 import jax
 import numpy as np
 
+from mnet_jax import runtime
 from mnet_jax.models.ops import conv, conv_cpu
 from mnet_jax.models.plans import explicit_padding
-from mnet_jax.training import host_memory
 
 # px, input channels, features, stride; 3 x 3. Stems of V3, V1 and a wide V2; V4's first blocks; one at stride 1.
 LAYERS = (
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=20)
     args = parser.parse_args()
-    host_memory.keep()  # as train.py does
+    runtime.keep_memory()  # as train.py does
     generator = np.random.default_rng(0)
     for size, channels, features, stride in LAYERS:
         options = {"stride": stride, "padding": (explicit_padding("same", size, 3, stride),) * 2}

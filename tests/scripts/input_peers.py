@@ -248,11 +248,11 @@ def plain_tfds(work: pathlib.Path, name: str, args: argparse.Namespace) -> Itera
 
 def ours(work: pathlib.Path, name: str, args: argparse.Namespace) -> Iterator[object]:
     """This project's training batches on the device, as `training.loop` gets them."""
-    from configs import default
+    from mnet_jax import schema
     from mnet_jax.data import catalog, pipeline
     from mnet_jax.training.parallel import Devices
 
-    data = default.get_config().data
+    data = schema.get_config().data
     data.name, data.data_dir, data.image_size, data.cache_mb = name, str(work), SIZE, 0
     info = catalog.describe(data)
     batches = pipeline.train_batches(data, info, batch_size=args.batch_size, seed=0, start_step=0)

@@ -38,7 +38,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "pretrained"))
 import random_weights
 
 from mnet_jax.pretrained.load import load_pretrained
-from mnet_jax.training.build import build_model
+from mnet_jax.trained import build_model
 
 HERE = pathlib.Path(__file__).parents[1] / "pretrained"
 CLASSES = 10

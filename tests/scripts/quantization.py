@@ -15,7 +15,7 @@ from mnet_jax.commands.export import prepare
 from mnet_jax.data import catalog, pipeline
 from mnet_jax.deploy import tflite
 from mnet_jax.deploy.int8 import quantize, ranges, rewrite
-from mnet_jax.training.build import build_model, build_task
+from mnet_jax.trained import build_model, build_task
 
 
 def predictions(model, images):

@@ -21,14 +21,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from configs import default
+from mnet_jax import schema
 from mnet_jax.commands import tpu_check
 from mnet_jax.data import catalog
 from mnet_jax.measuring import tpu_program
 from mnet_jax.models import plans
 from mnet_jax.models.layers import gelu, relu6
-from mnet_jax.training.build import build_model
-from mnet_jax.training.libtpu import VMEM_LIMIT
+from mnet_jax.runtime import VMEM_LIMIT
+from mnet_jax.trained import build_model
 from mnet_jax.training.parallel import AXIS, Devices, describe_tpu, uncached_compilation
 
 # KiB, the compiler's own: an option of one compilation goes before what `describe_tpu` sets for the process.
@@ -104,7 +104,7 @@ def main() -> None:
     args = parser.parse_args()
     devices = Devices(described=describe_tpu(args.topology))
     for name in args.models.split(","):
-        config = default.get_config()
+        config = schema.get_config()
         config.model.name, config.model.dtype = name, "bfloat16"
         config.data.image_size = SIZES.get(name, 224)
         config.train.batch_size, config.train.num_steps = args.batch * devices.count, 100_000

@@ -135,7 +135,7 @@ def test_large_logits_stay_finite():
     ("fields", "message"),
     [
         ({"num_classes": 0}, "num_classes is 0; it must be at least 1"),
-        ({"label_smoothing": 1.0}, r"train.label_smoothing is 1.0; it must be from 0 to below 1"),
+        ({"label_smoothing": 1.0}, r"task.label_smoothing is 1.0; it must be from 0 to below 1"),
         ({"std": (1.0, 0.0, 1.0)}, r"data.std is \(1.0, 0.0, 1.0\); it must be three numbers above 0"),
         ({"mean": (1.0, 2.0)}, r"data.mean is \(1.0, 2.0\); it must be three numbers$"),
         ({"augment": {"hue": 2.0}}, "augment.hue is 2.0"),

@@ -1,4 +1,4 @@
-"""What glibc does with a step's temporaries, before and after `host_memory.keep`."""
+"""What glibc does with a step's temporaries, before and after `runtime.keep_memory`."""
 
 import platform
 import subprocess
@@ -6,14 +6,14 @@ import sys
 
 import pytest
 
-from mnet_jax.training import host_memory
+from mnet_jax import runtime
 
 # Allocates, touches and frees 64 MiB several times; prints what keep() said and the page faults of all but the first.
 PROGRAM = """
 import resource, sys
 import numpy as np
-from mnet_jax.training import host_memory
-kept = host_memory.keep() if sys.argv[1] == "keep" else None
+from mnet_jax import runtime
+kept = runtime.keep_memory() if sys.argv[1] == "keep" else None
 faults = []
 for _ in range(4):
     np.ones(64 * 2**20, np.uint8)
@@ -40,5 +40,5 @@ def test_memory_is_kept(monkeypatch):
 def test_other_machines_are_left_alone(monkeypatch, system, platforms):
     monkeypatch.setenv("JAX_PLATFORMS", platforms)
     monkeypatch.setattr(sys, "platform", system)
-    monkeypatch.setattr(host_memory.ctypes, "CDLL", lambda name: pytest.fail("touched the C library"))
-    assert host_memory.keep() is False
+    monkeypatch.setattr(runtime.ctypes, "CDLL", lambda name: pytest.fail("touched the C library"))
+    assert runtime.keep_memory() is False

@@ -8,16 +8,16 @@ import pathlib
 import ml_collections
 import pytest
 
-from configs import default
+from mnet_jax import config as configs
+from mnet_jax import schema
 from mnet_jax.data.catalog import DatasetInfo
-from mnet_jax.training import config as config_lib
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("[!_]*.py") if path.stem != "default")
 
 
 def a_config(**fields):
-    config = default.get_config()
+    config = schema.get_config()
     config.train.num_steps = 10
     for path, value in fields.items():
         *parents, key = path.split("__")
@@ -51,8 +51,8 @@ BAD = [
     ("model__norm_sync", "yes", "True or False"),
     ("model__name", None, "init.checkpoint"),
     ("train__freeze", "backbone", "keeps weights that somebody trained.*--config.init"),
-    ("train__feature_views", 4, 'train.feature_views=4 .* needs train.freeze="backbone"'),
-    ("train__class_weights", "balance", "Did you mean 'balanced'"),
+    ("train__embedding_views", 4, 'train.embedding_views=4 .* needs train.freeze="backbone"'),
+    ("task__class_weights", "balance", "Did you mean 'balanced'"),
     ("train__patience", 0, "at least 1"),
     ("optimizer__layer_decay", 1.5, "at most 1"),
     ("data__image_size", 16, "from 32 to 4096"),
@@ -90,7 +90,7 @@ BAD = [
 @pytest.mark.parametrize(("field", "value", "line"), BAD)
 def test_bad_config_gives_one_clear_line(field, value, line):
     with pytest.raises(ValueError, match=line) as error:
-        config_lib.validate(a_config(**{field: value}))
+        configs.validate(a_config(**{field: value}))
     assert "\n" not in str(error.value)
 
 
@@ -99,7 +99,7 @@ def test_missing_field_is_named():
     with config.unlocked():
         del config.model["width"]
     with pytest.raises(ValueError, match="'model.width' is missing"):
-        config_lib.validate(config)
+        configs.validate(config)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -107,11 +107,11 @@ def test_configs_are_valid_and_survive_json(name):
     config = importlib.import_module(f"configs.{name}").get_config()
     if name in ("finetune", "finetune_full", "quantize"):
         config.init.checkpoint = "runs/some"
-    config_lib.validate(config)
-    again = config_lib.from_json(config_lib.to_json(config))
-    config_lib.validate(again)
-    assert config_lib.difference(config, again) == []
-    assert config_lib.to_json(again) == config_lib.to_json(config)
+    configs.validate(config)
+    again = configs.from_json(configs.to_json(config))
+    configs.validate(again)
+    assert configs.difference(config, again) == []
+    assert configs.to_json(again) == configs.to_json(config)
 
 
 def test_docstring_names_its_own_file():
@@ -122,12 +122,12 @@ def test_docstring_names_its_own_file():
 
 
 def test_json_of_an_older_version_gets_defaults_and_a_newer_one_is_refused():
-    fields = json.loads(config_lib.to_json(a_config()))
+    fields = json.loads(configs.to_json(a_config()))
     del fields["model"]["drop_path"]
-    assert config_lib.from_json(json.dumps(fields)).model.drop_path == 0.0
+    assert configs.from_json(json.dumps(fields)).model.drop_path == 0.0
     fields["model"]["depth"] = 2
     with pytest.raises(ValueError, match=r"model\.depth"):
-        config_lib.from_json(json.dumps(fields))
+        configs.from_json(json.dumps(fields))
 
 
 def test_every_field_of_the_schema_is_read():
@@ -136,19 +136,19 @@ def test_every_field_of_the_schema_is_read():
     for path in (ROOT / "mnet_jax").rglob("*.py"):
         read |= {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
     # durations are read by `derive` through DURATIONS
-    read |= {path.rpartition(".")[2] for pair in config_lib.DURATIONS for path in pair}
-    assert [path for path in config_lib.flatten(default.get_config()) if path.rpartition(".")[2] not in read] == []
+    read |= {path.rpartition(".")[2] for pair in configs.DURATIONS for path in pair}
+    assert [path for path in configs.flatten(schema.get_config()) if path.rpartition(".")[2] not in read] == []
 
 
 def test_durations_become_steps():
     config = a_config(train__num_steps=None, train__num_epochs=3.0, train__batch_size=64, schedule__warmup_epochs=0.5)
     config.eval.every_epochs = 1.5
     config.checkpoint.every_steps = 7
-    run = config_lib.derive(config, an_info(1000), num_devices=8)
+    run = configs.derive(config, an_info(1000), num_devices=8)
     assert run.total_steps == round(3 * 1000 / 64) == 47
     assert run.warmup_steps == round(0.5 * 1000 / 64) == 8
     assert run.eval_steps == 1.5 * 1000 / 64
-    assert [step for step in range(1, 48) if config_lib.due(step, run.eval_steps, 47)] == [24, 47]
+    assert [step for step in range(1, 48) if configs.due(step, run.eval_steps, 47)] == [24, 47]
     assert (run.checkpoint_steps, run.device_batch) == (7, 8)
     assert run.epoch(run.total_steps) == pytest.approx(3.0, rel=0.01)
     # the evaluation batch is never larger than the set, and covers it with whole devices
@@ -157,7 +157,7 @@ def test_durations_become_steps():
 
 def test_rate_follows_the_batch():
     rates = [
-        config_lib.derive(a_config(train__batch_size=batch), an_info(), num_devices=1).peak_lr for batch in (256, 1024)
+        configs.derive(a_config(train__batch_size=batch), an_info(), num_devices=1).peak_lr for batch in (256, 1024)
     ]
     assert rates == pytest.approx([0.016, 0.064])
 
@@ -165,7 +165,7 @@ def test_rate_follows_the_batch():
 def test_batch_must_divide_over_devices_and_parts():
     config = a_config(train__batch_size=100, train__accumulate_steps=2)
     with pytest.raises(ValueError, match=r"does not divide.*--config.train.batch_size=96"):
-        config_lib.derive(config, an_info(), num_devices=8)
+        configs.derive(config, an_info(), num_devices=8)
 
 
 @pytest.mark.parametrize(
@@ -183,20 +183,20 @@ def test_batch_must_divide_over_devices_and_parts():
 )
 def test_a_device_takes_no_more_images_at_a_time_than_part_size(least, part_size, num_devices, parts):
     config = a_config(train__batch_size=96, train__accumulate_steps=least, train__part_size=part_size)
-    assert config_lib.derive(config, an_info(), num_devices).num_parts == parts
+    assert configs.derive(config, an_info(), num_devices).num_parts == parts
 
 
 def test_warmup_longer_than_the_run():
     with pytest.raises(ValueError, match="warm-up of 10 steps"):
-        config_lib.derive(a_config(schedule__warmup_steps=10), an_info(), num_devices=1)
+        configs.derive(a_config(schedule__warmup_steps=10), an_info(), num_devices=1)
 
 
 def test_due_happens_at_intervals_and_at_the_end():
-    assert [step for step in range(1, 11) if config_lib.due(step, 4, 10)] == [4, 8, 10]
-    assert [step for step in range(1, 11) if config_lib.due(step, None, 10)] == [10]
+    assert [step for step in range(1, 11) if configs.due(step, 4, 10)] == [4, 8, 10]
+    assert [step for step in range(1, 11) if configs.due(step, None, 10)] == [10]
 
 
 def test_difference_names_fields():
-    lines = config_lib.difference(a_config(seed=1), a_config(seed=2))
+    lines = configs.difference(a_config(seed=1), a_config(seed=2))
     assert lines == ["seed: 1 here, 2 there"]
     assert isinstance(a_config(), ml_collections.ConfigDict)

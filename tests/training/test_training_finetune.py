@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from configs import finetune
 from mnet_jax import load_pretrained
 from mnet_jax.commands.cli import main
+from mnet_jax.config import load as load_config
 from mnet_jax.models.specs import resolve
 from mnet_jax.models.tables import SPECS
 from mnet_jax.models.variables import initial_variables
@@ -87,14 +87,14 @@ def photos(tmp_path_factory):
 
 def tuning(digits_run, photos, place, **fields):
     """configs/finetune.py on the photos; features are shared by all runs under `place`."""
-    config = finetune.get_config()
+    config = load_config("finetune")
     config.init.checkpoint, config.data.folder = str(digits_run), str(photos)
     config.data.flip = False
     config.train.num_devices = 1
-    config.train.feature_views, config.train.feature_dir = 3, str(place / "features")
+    config.train.embedding_views, config.train.embedding_dir = 3, str(place / "features")
     config.train.num_epochs, config.eval.every_epochs = 12.0, 1.0
     config.schedule.lr_per_256 = 0.2
-    config.train.class_weights = "balanced"
+    config.task.class_weights = "balanced"
     for path, value in fields.items():
         section, name = path.split("__")
         config[section][name] = value
@@ -253,7 +253,7 @@ def test_features_and_probe(digits_run, photos, tmp_path, capsys):
 
 
 def test_no_such_checkpoint(tmp_path):
-    config = finetune.get_config()
+    config = load_config("finetune")
     config.init.checkpoint = str(tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"no checkpoint in .*nowhere: give the directory of a run"):
         loop.train(config, str(tmp_path / "run"))

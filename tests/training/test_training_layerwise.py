@@ -6,14 +6,14 @@ import numpy as np
 import optax
 import pytest
 
-from configs import default
+from mnet_jax import schema
 from mnet_jax.data.catalog import DatasetInfo
+from mnet_jax.trained import build_model, build_task
 from mnet_jax.training import layerwise
-from mnet_jax.training.build import build_model, build_task
-from mnet_jax.training.config import derive
 from mnet_jax.training.initial import flat
 from mnet_jax.training.optimizer import make_optimizer, make_schedule
 from mnet_jax.training.parallel import AXIS, Devices
+from mnet_jax.training.run_plan import derive
 from mnet_jax.training.state import new_state
 from mnet_jax.training.step import make_train_step
 
@@ -37,7 +37,7 @@ def test_a_factor_is_a_learning_rate(rule):
     params = {"block_00": {"kernel": jnp.array([0.5, -1.0])}, "classifier": {"kernel": jnp.array([2.0, 0.3])}}
 
     def run(rate, backbone_lr):
-        config = default.get_config()
+        config = schema.get_config()
         config.train.num_steps, config.train.batch_size = 10, 256
         config.schedule.name, config.schedule.lr_per_256 = "constant", rate
         config.optimizer.name, config.optimizer.backbone_lr = rule, backbone_lr
@@ -57,7 +57,7 @@ def test_a_factor_is_a_learning_rate(rule):
 @pytest.fixture(scope="module")
 def frozen():
     """(states after 0 and 2 steps with a frozen backbone on two devices, model, config, task)."""
-    config = default.get_config()
+    config = schema.get_config()
     config.model.name, config.model.width, config.data.image_size = "v1", 0.25, 32
     config.model.norm_frozen, config.train.freeze = True, "backbone"
     config.train.num_steps, config.train.batch_size, config.schedule.lr_per_256 = 4, 8, 10.0

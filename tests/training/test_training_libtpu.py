@@ -34,7 +34,7 @@ def test_a_users_options_stay(given, then, monkeypatch):
 def test_a_libtpu_without_a_tpu_does_not_crash_the_profiler(tmp_path):
     environment = {name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"}
     script = (
-        "from mnet_jax.training.libtpu import settle_libtpu\n"
+        "from mnet_jax.runtime import settle_libtpu\n"
         "settle_libtpu()\n"
         "import jax\n"
         f"with jax.profiler.trace({str(tmp_path)!r}):\n"

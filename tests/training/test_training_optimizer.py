@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import default
-from mnet_jax.training.config import RunPlan
+from mnet_jax import schema
 from mnet_jax.training.optimizer import decay_mask, make_optimizer, make_schedule
+from mnet_jax.training.run_plan import RunPlan
 
 PARAMS = {
     "stem": {"kernel": jnp.array([0.5, -1.0, 2.0]), "norm": {"scale": jnp.array([1.0]), "bias": jnp.array([0.3])}},
@@ -29,7 +29,7 @@ def rates(config, plan, steps):
 
 
 def test_cosine_with_warmup():
-    config = default.get_config()
+    config = schema.get_config()
     config.schedule.end_factor = 0.1
     plan = a_plan(total_steps=110, warmup_steps=10)
     steps = np.arange(110)
@@ -41,7 +41,7 @@ def test_cosine_with_warmup():
 
 @pytest.mark.parametrize("staircase", [True, False])
 def test_exponential(staircase):
-    config = default.get_config()
+    config = schema.get_config()
     config.schedule.name, config.schedule.decay_rate, config.schedule.staircase = "exponential", 0.94, staircase
     steps = np.arange(40)
     exponent = steps // 10 if staircase else steps / 10
@@ -49,7 +49,7 @@ def test_exponential(staircase):
 
 
 def test_constant():
-    config = default.get_config()
+    config = schema.get_config()
     config.schedule.name = "constant"
     np.testing.assert_allclose(rates(config, a_plan(warmup_steps=2), range(4)), [0.05, 0.1, 0.1, 0.1], rtol=1e-6)
 
@@ -98,7 +98,7 @@ def assert_close(got, expected):
 
 
 def constant(**fields):
-    config = default.get_config()
+    config = schema.get_config()
     config.schedule.name = "constant"
     config.optimizer.update(fields)
     return config

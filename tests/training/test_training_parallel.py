@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import default
+from mnet_jax import schema
 from mnet_jax.data import catalog
-from mnet_jax.training.config import derive
 from mnet_jax.training.device_memory import advised
 from mnet_jax.training.parallel import Devices
+from mnet_jax.training.run_plan import derive
 
 
 def compiled(caplog):
@@ -56,7 +56,7 @@ def test_what_goes_wrong_in_the_compiler_is_raised_where_it_is_awaited():
 
 
 def test_a_step_that_does_not_fit_says_what_to_type():
-    config = default.get_config()
+    config = schema.get_config()
     config.train.num_steps = 10
     run = derive(config, catalog.published(config.data), 2)
     with pytest.raises(ValueError, match=r"512 images.*accumulate_steps=2 .*batch_size=512"), advised(config, run):

@@ -166,11 +166,11 @@ def test_second_start_of_a_finished_run(place, uninterrupted):
 
 
 def test_another_config_is_refused_with_the_difference(place, uninterrupted):
-    done = run(place, "whole", fields={"seed": 5, "train.label_smoothing": 0.2})
+    done = run(place, "whole", fields={"seed": 5, "task.label_smoothing": 0.2})
     assert done.returncode == 2
     assert "holds a run with another config" in done.stderr
     assert "seed: 5 here, 0 there" in done.stderr
-    assert "train.label_smoothing: 0.2 here, 0.05 there" in done.stderr
+    assert "task.label_smoothing: 0.2 here, 0.05 there" in done.stderr
     assert "data." not in done.stderr.split("another config")[1].split("give another")[0]
 
 

@@ -8,18 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import default
+from mnet_jax import schema
 from mnet_jax.data import catalog, pipeline
 from mnet_jax.models import MobileNet
 from mnet_jax.models.specs import resolve
 from mnet_jax.models.tables import SPECS
 from mnet_jax.models.variables import initial_variables
 from mnet_jax.tasks.classification.task import Classification
-from mnet_jax.training.build import build_model, build_task
-from mnet_jax.training.config import derive
+from mnet_jax.trained import build_model, build_task
 from mnet_jax.training.evaluation import evaluate
 from mnet_jax.training.optimizer import make_optimizer, make_schedule
 from mnet_jax.training.parallel import AXIS, Devices, fetch
+from mnet_jax.training.run_plan import derive
 from mnet_jax.training.state import new_state
 from mnet_jax.training.step import make_eval_step, make_train_step
 
@@ -38,9 +38,9 @@ class Linear(nn.Module):
 
 
 def small_config(**fields):
-    config = default.get_config()
+    config = schema.get_config()
     config.train.num_steps, config.train.batch_size = 8, 16
-    config.train.label_smoothing = 0.0
+    config.task.label_smoothing = 0.0
     config.optimizer.update({"name": "sgd", "momentum": 0.0, "weight_decay": 0.0})
     config.schedule.update({"name": "constant", "lr_per_256": 1.6})  # 0.1 for 16 images
     config.ema.decay = 0.0
@@ -66,7 +66,7 @@ class Run:
         self.devices = Devices(num_devices)
         run = derive(config, info, num_devices)
         model = model or Linear()
-        task = Classification(num_classes=3, label_smoothing=config.train.label_smoothing, mean=info.mean, std=info.std)
+        task = Classification(num_classes=3, label_smoothing=config.task.label_smoothing, mean=info.mean, std=info.std)
         schedule, optimizer = make_schedule(config, run), make_optimizer(config, run)
         self.state = self.devices.replicate(
             new_state(
@@ -157,7 +157,7 @@ def test_impossible_number_of_devices():
 
 
 def digits_config(tmp_path, **fields):
-    config = default.get_config()
+    config = schema.get_config()
     config.update_from_flattened_dict(
         {
             "model.name": "v3_small",

@@ -4,8 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mnet_jax.plotting import png
-from mnet_jax.training.curves import EVALUATION, TRAINING
+from mnet_jax.plotting import BLUE, ORANGE, png, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +34,7 @@ def draw_confusion(confusion: np.ndarray, names: tuple[str, ...], *, title: str)
     totals = confusion.sum(1, keepdims=True)
     shares = confusion / np.maximum(totals, 1)
     right = np.eye(count, dtype=bool)
-    for mask, color in ((right, TRAINING), (~right, EVALUATION)):
+    for mask, color in ((right, BLUE), (~right, ORANGE)):
         shades = LinearSegmentedColormap.from_list("shades", ["white", color])
         axes.imshow(np.ma.masked_array(shares, ~mask), cmap=shades, vmin=0.0, vmax=1.0)
     if count <= _NUMBERED:
@@ -58,11 +57,3 @@ def _write_counts(axes: "Axes", confusion: np.ndarray, shares: np.ndarray, font:
         if count:
             color = "white" if shares[row, column] > 0.5 else "black"
             axes.text(column, row, f"{count:,}", ha="center", va="center", color=color, fontsize=font)
-
-
-def shortened(text: str, longest: int) -> str:
-    """The text, or its beginning and end with an ellipsis between: long names often differ at their ends."""
-    if len(text) <= longest:
-        return text
-    tail = longest // 3
-    return f"{text[: longest - tail - 1]}…{text[-tail:]}"

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mnet_jax.plotting import png
-from mnet_jax.tasks.classification.confusion import shortened
-from mnet_jax.training.curves import EVALUATION
+from mnet_jax.plotting import ORANGE, png, shortened
 
 _COLUMNS = 6
 _CELL_WIDTH, _CELL_HEIGHT, _SIDE, _TOP = 1.75, 2.25, 1.62, 0.5  # inches: a picture with its text, a picture, the title
@@ -44,7 +42,7 @@ def draw_mistakes(mistakes: Sequence[Mistake], *, num_wrong: int, num_images: in
         axes.set_axis_off()
         axes.imshow(mistake.pixels)
         lines = (
-            (f"{shortened(mistake.predicted, _LONGEST - 6)} {100 * mistake.probability:.0f} %", EVALUATION, 8),
+            (f"{shortened(mistake.predicted, _LONGEST - 6)} {100 * mistake.probability:.0f} %", ORANGE, 8),
             (f"is {shortened(mistake.true, _LONGEST - 3)}", "black", 8),
             (shortened(os.path.basename(mistake.file), _LONGEST), "#707070", 6.5),
         )

@@ -1,27 +1,42 @@
 """Image classification: what a batch turns into, the loss, and the metrics."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable
+from typing import ClassVar
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 
 from mnet_jax.augment.apply import augment_images
 from mnet_jax.augment.mixing import mix
 from mnet_jax.augment.settings import AugmentConfig
-
-Batch = Mapping[str, jax.Array]
+from mnet_jax.data.annotations import Label
+from mnet_jax.data.catalog import DatasetInfo
+from mnet_jax.models.layers import Compute
+from mnet_jax.models.plans import ModelPlan
+from mnet_jax.tasks.task import Batch, Measured, Metric, Task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Classification:
-    """One label an image. Pure functions of their arguments: they run inside a jitted or pmapped step.
+class Classification(Task):
+    """One label an image.
 
-    Batches are dicts with image uint8 [B, H, W, 3], label int32 [B], and mask float32 [B] (0 marks padding; absent
-    means that every example is real). In place of image they may have features float32 [B, F], what an earlier run of
-    the network made of it: these are inputs as they are, without augmentation.
+    Batches hold label int32 [B]. In place of image they may have embedding float32 [B, F], what an earlier run of the
+    network made of it: these are inputs as they are, without augmentation.
     """
+
+    name: ClassVar[str] = "classification"
+    annotations: ClassVar[dict[str, Label]] = {"label": Label()}
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("top1", "top-1"),
+        Metric("top5", "top-5"),
+        Metric("loss", "loss", percent=False, higher_is_better=False),
+    )
+    train_metrics: ClassVar[tuple[str, ...]] = ("top1",)
+    own_scopes: ClassVar[tuple[str, ...]] = ("classifier",)
 
     num_classes: int
     mean: tuple[float, float, float]  # per channel, of pixels in 0..255
@@ -29,6 +44,7 @@ class Classification:
     label_smoothing: float = 0.0
     augment: AugmentConfig = AugmentConfig()
     class_weights: tuple[float, ...] | None = None  # what each class counts for in the loss of training; None: 1
+    balanced: bool = False  # take the class weights from the training split
 
     def __post_init__(self) -> None:
         if not isinstance(self.augment, AugmentConfig):
@@ -43,40 +59,52 @@ class Classification:
         if self.class_weights is not None and len(self.class_weights) != self.num_classes:
             raise ValueError(f"{len(self.class_weights)} class weights for {self.num_classes} classes")
         if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"train.label_smoothing is {self.label_smoothing}; it must be from 0 to below 1")
+            raise ValueError(f"task.label_smoothing is {self.label_smoothing}; it must be from 0 to below 1")
 
-    def train_inputs(self, key: jax.Array, batch: Batch, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Augmented inputs float32 [B, H, W, 3] and soft targets float32 [B, num_classes] that include the smoothing.
+    def network(self, plan: ModelPlan, compute: Compute) -> nn.Module:
+        """Returns the backbone with one logit a class; outputs float32 [B, num_classes]."""
+        raise NotImplementedError
 
-        `positions` int32 [B] number the examples of the step over all devices: what happens to an example depends on
-        (key, position) only. Mixing draws its weight from the key and pairs examples within this batch. Targets are
-        multiplied with the weight of their class, and so is the loss.
+    def fitted(self, read: Callable[[str], np.ndarray]) -> "Classification":
+        """Returns the task with class weights from the labels to learn from, where `task.class_weights` asks for them."""
+        if not self.balanced:
+            return self
+        return dataclasses.replace(self, class_weights=balanced_weights(read("label"), self.num_classes))
+
+    def train_inputs(
+        self, key: jax.Array, batch: Batch, positions: jax.Array, total: Callable[[jax.Array], jax.Array] | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Returns augmented inputs float32 [B, H, W, 3] and soft targets float32 [B, num_classes] with the smoothing.
+
+        Mixing draws its weight from the key and pairs examples within this batch. Targets are multiplied with the
+        weight of their class, and so is the loss.
         """
-        if "features" in batch:
-            return batch["features"], self._targets(batch)
+        del total  # each example's loss stands by itself
+        if "embedding" in batch:
+            return batch["embedding"], self._targets(batch)
         image_key, mix_key = jax.random.split(key)
         fill = tuple(min(255, max(0, round(value))) for value in self.mean)
         images = augment_images(image_key, batch["image"], positions, self.augment, fill=fill)
         return mix(mix_key, self._normalise(images), self._targets(batch), self.augment)
 
     def eval_inputs(self, batch: Batch) -> jax.Array:
-        """Normalised inputs float32 [B, H, W, 3], or the features."""
-        if "features" in batch:
-            return batch["features"]
+        """Returns normalised inputs float32 [B, H, W, 3], or the embeddings."""
+        if "embedding" in batch:
+            return batch["embedding"]
         return self._normalise(batch["image"])
 
-    def loss(self, logits: jax.Array, targets: jax.Array) -> jax.Array:
-        """Cross entropy float32 [B] between logits and soft targets, both [B, num_classes]."""
-        return -jnp.sum(targets * jax.nn.log_softmax(logits.astype(jnp.float32)), axis=-1)
+    def loss(self, outputs: jax.Array, targets: jax.Array) -> jax.Array:
+        """Returns the cross entropy float32 [B] between logits and soft targets, both [B, num_classes]."""
+        return -jnp.sum(targets * jax.nn.log_softmax(outputs.astype(jnp.float32)), axis=-1)
 
-    def metrics(self, logits: jax.Array, batch: Batch) -> dict[str, jax.Array]:
-        """Sums over the real examples, float32 scalars: loss (cross entropy without smoothing), top1, top5, count.
+    def measure(self, outputs: jax.Array, batch: Batch) -> Measured:
+        """Returns sums over the real examples: loss (cross entropy without smoothing), top1, top5, count.
 
         An example counts as right only if its label's logit is greater than all others (top 5: than all but four), so a
         tie counts as wrong; so does a row that holds a NaN, and it makes the loss NaN. With fewer than five classes
         top5 means all of them.
         """
-        logits = logits.astype(jnp.float32)
+        logits = outputs.astype(jnp.float32)
         label = batch["label"][:, None] == jnp.arange(self.num_classes)[None, :]
         label_logit = jnp.sum(jnp.where(label, logits, 0), axis=-1, keepdims=True)
         rank = jnp.sum(~label & ~(label_logit > logits), axis=-1)
@@ -88,12 +116,14 @@ class Classification:
         def total(values: jax.Array) -> jax.Array:
             return jnp.sum(jnp.where(real, values.astype(jnp.float32), 0))
 
-        return {
-            "loss": total(loss),
-            "top1": total(valid & (rank < 1)),
-            "top5": total(valid & (rank < 5)),
-            "count": total(jnp.ones_like(loss)),
-        }
+        return Measured(
+            {
+                "loss": total(loss),
+                "top1": total(valid & (rank < 1)),
+                "top5": total(valid & (rank < 5)),
+                "count": total(jnp.ones_like(loss)),
+            }
+        )
 
     def _normalise(self, images: jax.Array) -> jax.Array:
         mean, std = (jnp.asarray(values, jnp.float32)[None, None, None] for values in (self.mean, self.std))
@@ -110,8 +140,20 @@ class Classification:
         return jnp.where(_real(batch)[:, None], targets, 0)
 
 
+def build(config: ml_collections.ConfigDict, info: DatasetInfo) -> Classification:
+    """Returns the task with the config's augmentation and smoothing, and its pixel statistics or the data set's."""
+    return Classification(
+        num_classes=info.num_classes,
+        label_smoothing=config.task.label_smoothing,
+        balanced=config.task.class_weights == "balanced",
+        mean=info.mean if config.data.mean is None else tuple(config.data.mean),
+        std=info.std if config.data.std is None else tuple(config.data.std),
+        augment=config.augment,
+    )
+
+
 def balanced_weights(labels: np.ndarray, num_classes: int) -> tuple[float, ...]:
-    """Class weights N / (classes * n of the class), with which each class counts the same; the mean over images is 1.
+    """Returns weights N / (classes * n of the class), with which each class counts the same; their mean an image is 1.
 
     A class without images has 0.
     """

@@ -1,0 +1,126 @@
+"""What has to be settled before jax starts: libtpu's options, the process's memory, quiet libraries, compiled programs.
+
+Imports neither jax nor tensorflow as it is imported.
+
+The memory: XLA asks the C library for a step's temporaries as one block and gives it back at the end of the step. glibc
+takes such a block from the kernel each time, which hands it out 4 KiB at a time, zeroed, on first touch: for v3_large
+at batch 16 that is 230,000 page faults and a third of the step (docs/benchmarks.md). Other allocators need a variable
+in the environment before Python starts; these settings do not.
+"""
+
+import ctypes
+import importlib.util
+import os
+import pathlib
+import sys
+
+# KiB of the core's own memory that one operation may use: 16 MiB is the compiler's own choice on v5e. v3_large's step
+# there needs 3 % fewer estimated cycles with 28; with 32 and more the gain is lost again (docs/tpu.md). v4 ignores it.
+VMEM_LIMIT = "xla_tpu_scoped_vmem_limit_kib"
+VMEM_LIMIT_KIB = 28 * 1024
+
+# A type that exists keeps libtpu quiet; a described slice (`describe_tpu`) does not depend on it.
+_NO_TPU = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-1",
+    "TPU_MIN_LOG_LEVEL": "3",
+    "TPU_STDERR_LOG_LEVEL": "3",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # two compilations at a time
+}
+
+# <malloc.h>: parameters of mallopt
+_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
+_MADV_HUGEPAGE = 14  # <sys/mman.h>
+_HUGE_PAGE = 2 * 2**20
+_RESERVE = 8 * 2**30  # bytes of address space at most; a page of it exists once it is used
+# What an accelerator shows in /dev: a TPU (two ways), NVIDIA's and AMD's GPUs.
+_ACCELERATORS = ("accel0", "vfio/0", "nvidia0", "kfd")
+
+# Before anything imports them: TensorFlow, absl and JAX tell of processor features and missing accelerators otherwise.
+_QUIET = {
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "TF_ENABLE_ONEDNN_OPTS": "0",
+}
+
+
+def quiet_libraries() -> None:
+    """Sets the variables that keep TensorFlow from talking as it starts; what the user has set stays."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+
+
+def cache_compilations() -> None:
+    """Keeps compiled programs in ~/.cache/mnet_jax/compiled (or JAX_COMPILATION_CACHE_DIR) for the next start."""
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path.home() / ".cache" / "mnet_jax" / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def num_cores() -> int:
+    """Returns how many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def settle_libtpu() -> None:
+    """Sets the compiler's options, and answers what libtpu asks for where it is installed and there is no TPU.
+
+    Otherwise it looks for the machine's description on a network that has none, and complains on stderr; and jax, which
+    tries it first where it may, keeps its profiler, which then crashes (jax 0.10.2, libtpu 0.0.52): where there is no
+    GPU either, jax is told to be content with the CPU. What the user has set stays. Call it before jax is imported, or
+    at least before anything asks for devices.
+    """
+    options = os.environ.get("LIBTPU_INIT_ARGS", "")
+    if VMEM_LIMIT not in options:
+        os.environ["LIBTPU_INIT_ARGS"] = f"{options} --{VMEM_LIMIT}={VMEM_LIMIT_KIB}".strip()
+    if _has_device("accel[0-9]*", "vfio/[0-9]*"):
+        return
+    for name, value in _NO_TPU.items():
+        os.environ.setdefault(name, value)
+    if importlib.util.find_spec("libtpu") and not _has_device("nvidia[0-9]*", "kfd", "dxg"):
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+
+def _has_device(*patterns: str) -> bool:
+    return any(any(pathlib.Path("/dev").glob(pattern)) for pattern in patterns)
+
+
+def keep_memory() -> bool:
+    """Makes glibc keep the memory it has, and asks for huge pages; True where that worked, False where it cannot.
+
+    The process holds its peak until it ends. Call it before jax starts its threads (a thread that has an arena of its
+    own goes on with it). Left as they are: other C libraries, systems other than Linux, and machines with an
+    accelerator, unless JAX_PLATFORMS says cpu.
+    """
+    if not sys.platform.startswith("linux") or not _on_cpu():
+        return False
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallopt") or not hasattr(libc, "gnu_get_libc_version"):
+        return False
+    kept = all(
+        libc.mallopt(parameter, value)
+        for parameter, value in ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1))  # one heap, no mmap, no trim
+    )
+    return bool(kept) and _advise_huge_pages(libc)
+
+
+def _on_cpu() -> bool:
+    chosen = os.environ.get("JAX_PLATFORMS")
+    return chosen == "cpu" if chosen else not any((pathlib.Path("/dev") / name).exists() for name in _ACCELERATORS)
+
+
+def _advise_huge_pages(libc: ctypes.CDLL) -> bool:
+    """Grows the heap by address space that is marked for huge pages, and leaves it to malloc."""
+    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, (ctypes.c_size_t,)
+    libc.free.argtypes = (ctypes.c_void_p,)
+    libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    size = min(_RESERVE, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
+    block = libc.malloc(size)
+    if not block:  # a limit on the address space
+        return False
+    start = -(-block // _HUGE_PAGE) * _HUGE_PAGE
+    advised = libc.madvise(start, (block + size - start) // _HUGE_PAGE * _HUGE_PAGE, _MADV_HUGEPAGE) == 0
+    libc.free(block)
+    return advised

@@ -1,0 +1,136 @@
+"""The schema: every field of a run once, with its unit. A config is a file whose `get_config()` overrides some of them.
+
+A field that starts as `placeholder(...)` is optional: `None` means what its comment says. Durations come in two units
+(`*_steps` and `*_epochs`); give one of them and leave the other `None`.
+"""
+
+import ml_collections
+from ml_collections.config_dict import placeholder
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Returns the default run: MobileNetV3-Large on ImageNet with RMSprop and a cosine schedule."""
+    config = ml_collections.ConfigDict()
+    config.seed = 0  # everything random is a function of (seed, step) or (seed, epoch, example)
+
+    config.model = model = ml_collections.ConfigDict()
+    model.name = "v3_large"  # one of `mnet models`
+    model.width = 1.0  # width multiplier
+    model.width_rule = "tf"  # how widths are rounded: "tf", "timm" or "torchvision"
+    model.dropout = placeholder(float)  # rate before the classifier; None = the architecture's own
+    model.drop_path = 0.0  # stochastic depth, rate of the last block (grows linearly from 0)
+    model.dtype = "float32"  # compute in "float32" or "bfloat16"; parameters stay float32
+    model.padding = "same"  # "same" (TensorFlow) or "symmetric" (PyTorch)
+    model.stem_stride = 4  # stride after the first two strided layers: 4 as published, 1 for 32 px images, 2 between
+    model.norm_decay = placeholder(float)  # batch norm's running-average decay; None = the architecture's own
+    model.norm_epsilon = placeholder(float)  # None = the architecture's own
+    model.norm_sync = False  # batch-norm statistics over all devices instead of each device's own batch
+    model.norm_frozen = False  # training, too, uses the running statistics and leaves them as they are
+
+    config.data = data = ml_collections.ConfigDict()
+    data.name = "imagenet2012"  # a TFDS name, "digits" (offline), or "folder" with `data.folder`
+    data.data_dir = placeholder(str)  # TFDS directory, local or gs://; None = TFDS_DATA_DIR or ~/tensorflow_datasets
+    data.folder = placeholder(str)  # name "folder": photos/train/<class>/*.jpg and photos/val/..., or photos/<class>/*
+    data.manifest = placeholder(
+        str
+    )  # folder: CSV, exactly these images in these splits; a run writes its own, photos.csv
+    data.split_from = placeholder(str)  # folder: photos.csv of an earlier run, whose images keep their splits
+    data.train_split = placeholder(str)  # None = the data set's own; TFDS slices such as "train[:10%]" work
+    data.eval_split = placeholder(str)  # None = the data set's own
+    data.image_size = placeholder(object)  # a field of any type: pixels as one number, or as (height, width)
+    data.image_size = 224
+    data.crop = "inception"  # training crop: "inception", "pad" (pad and crop at random) or "center" (as in evaluation)
+    data.crop_area = (0.08, 1.0)  # inception: share of the image's area
+    data.crop_ratio = (3 / 4, 4 / 3)  # inception: width over height
+    data.crop_pad = 4  # pad: pixels added on each side
+    data.flip = True  # mirror left and right at random
+    data.eval_crop = 0.875  # evaluation: centre square of this share of the short side; 1.0 = the full image, resized
+    data.interpolation = "bilinear"  # "bilinear" or "bicubic"
+    data.shuffle_buffer = 16384  # encoded examples; sets that fit in `cache_mb` are shuffled as a whole
+    data.cache_mb = 1024  # keep encoded sets up to this size in memory; 0 = never
+    data.mean = placeholder(object)  # per channel, of pixels in 0..255; None = the data set's own
+    data.std = placeholder(object)
+
+    config.task = task = ml_collections.ConfigDict()
+    task.name = "classification"  # what is learned: a name of `mnet_jax/tasks`, or the import path of a task of yours
+    task.label_smoothing = 0.1  # classification: this share of each target is spread over all classes
+    task.class_weights = "none"  # classification: "none", or "balanced": each class counts the same
+
+    config.augment = augment = ml_collections.ConfigDict()
+    augment.brightness = 0.0  # strength: factors are drawn from 1 - s .. 1 + s
+    augment.contrast = 0.0
+    augment.saturation = 0.0
+    augment.hue = 0.0  # shift in turns, -s .. s, at most 0.5
+    augment.randaugment_layers = 0  # operations an image; 0 = off
+    augment.randaugment_magnitude = 9.0  # 0 .. 10
+    augment.randaugment_prob = 1.0  # probability that an operation is applied
+    augment.erase_prob = 0.0  # random erasing
+    augment.mixup_alpha = 0.0  # Beta(alpha, alpha); 0 = off
+    augment.cutmix_alpha = 0.0  # both on: each batch draws one of the two
+    augment.mix_prob = 1.0  # probability that a batch is mixed
+
+    config.train = train = ml_collections.ConfigDict()
+    train.batch_size = 1024  # images a step, over all devices
+    train.num_epochs = placeholder(float)  # length of the run, in one of two units
+    train.num_steps = placeholder(int)
+    train.accumulate_steps = 1  # split each device's batch into at least this many parts, one update for all
+    train.part_size = placeholder(int)  # and into so many that none has more images than this; None = no limit
+    train.num_devices = placeholder(int)  # None = all
+    train.freeze = "none"  # "none", or "backbone": only the classifier learns
+    train.embedding_views = 0  # frozen backbone: embeddings of this many fixed views an image, computed once; 0 = off
+    train.embedding_dir = placeholder(str)  # where they are kept for the next run; None = in the run's directory
+    train.patience = placeholder(int)  # stop after this many evaluations without a better one; None = never
+
+    config.optimizer = optimizer = ml_collections.ConfigDict()
+    optimizer.name = "rmsprop"  # "rmsprop" (TensorFlow's form), "sgd" (Nesterov) or "adamw"
+    optimizer.momentum = 0.9  # rmsprop and sgd
+    optimizer.decay = 0.9  # rmsprop: of the squared gradients' average
+    optimizer.epsilon = 0.002  # rmsprop: inside the root; adamw: outside
+    optimizer.beta1 = 0.9  # adamw
+    optimizer.beta2 = 0.999
+    optimizer.weight_decay = 1e-5  # l2 added to the gradient (rmsprop, sgd); decoupled (adamw)
+    optimizer.decay_depthwise = False  # weight decay on depthwise kernels too; norms and biases never have any
+    optimizer.clip_norm = placeholder(float)  # global gradient norm; None = off
+    optimizer.backbone_lr = 1.0  # times the learning rate, for all layers but the classifier
+    optimizer.layer_decay = 1.0  # times the next layer's learning rate, for each layer before the classifier
+
+    config.schedule = schedule = ml_collections.ConfigDict()
+    schedule.name = "cosine"  # "cosine", "exponential" or "constant"
+    schedule.lr_per_256 = 0.016  # peak learning rate for 256 images a step; scales with the batch
+    schedule.warmup_epochs = placeholder(float)  # linear from 0
+    schedule.warmup_steps = placeholder(int)
+    schedule.end_factor = 0.0  # cosine: last over peak rate
+    schedule.decay_rate = 0.97  # exponential
+    schedule.decay_epochs = placeholder(float)  # exponential: `decay_rate` once in this time
+    schedule.decay_steps = placeholder(int)
+    schedule.staircase = True  # exponential: in steps instead of continuously
+
+    config.ema = ema = ml_collections.ConfigDict()
+    ema.decay = 0.9999  # of parameters and batch statistics; 0 = off
+    ema.warmup = True  # min(decay, (1 + step) / (10 + step))
+
+    config.eval = evaluation = ml_collections.ConfigDict()
+    evaluation.batch_size = 1024  # images a step, over all devices; the last batch is padded and masked
+    evaluation.every_epochs = placeholder(float)  # and always at the end
+    evaluation.every_steps = placeholder(int)
+    evaluation.report = False  # at the end: what the task shows of the best checkpoint, such as a confusion matrix
+
+    config.checkpoint = checkpoint = ml_collections.ConfigDict()
+    checkpoint.every_epochs = placeholder(float)  # and always at the end
+    checkpoint.every_steps = placeholder(int)
+    checkpoint.keep = 3  # newest; the best one is kept besides
+    checkpoint.best_metric = placeholder(str)  # a metric of the task, such as "loss"; None = its first ("top1")
+
+    config.quantize = quantize = ml_collections.ConfigDict()
+    quantize.train = False  # round weights and activations as int8 in training and evaluation (configs/quantize.py)
+    quantize.range_decay = 0.99  # an activation's range keeps this much of itself a step
+
+    config.log = log = ml_collections.ConfigDict()
+    log.every_steps = 50
+
+    config.init = init = ml_collections.ConfigDict()
+    init.checkpoint = placeholder(str)  # fine-tune: directory of a run, or of one of its checkpoints
+    init.weights = placeholder(str)  # or published weights: a name of `mnet weights`, or a .h5/.safetensors/.pth file
+    init.ema = True  # start from the averaged weights where there are any
+
+    return config

@@ -1,0 +1,96 @@
+"""From a checked config to a run plan: every duration in steps, every batch in images a device."""
+
+import dataclasses
+import math
+
+import ml_collections
+
+from mnet_jax import config as configs
+from mnet_jax.data.catalog import DatasetInfo
+
+
+@dataclasses.dataclass(frozen=True)
+class RunPlan:
+    """What a config comes to on this data set and these devices. Steps are completed updates, batches are images."""
+
+    total_steps: int
+    steps_per_epoch: float
+    warmup_steps: int
+    decay_steps: int
+    peak_lr: float
+    eval_steps: float  # between two evaluations; a fraction where it comes from epochs
+    checkpoint_steps: float | None
+    log_steps: int
+    num_devices: int
+    device_batch: int
+    num_parts: int  # of a device's batch, one after the other
+    eval_device_batch: int
+    image_size: tuple[int, int]
+
+    def epoch(self, step: int) -> float:
+        """Passes over the training data after `step` updates."""
+        return step / self.steps_per_epoch
+
+
+def due(step: int, every: float | None, total_steps: int) -> bool:
+    """Whether something that happens each `every` steps (a fraction is fine) and at the end is due at `step`."""
+    return step == total_steps or (every is not None and step // every > (step - 1) // every)
+
+
+def _steps(config: ml_collections.ConfigDict, pair: tuple[str, str], steps_per_epoch: float) -> float | None:
+    """The duration in steps, or None where neither unit is given."""
+    flat = configs.flatten(config)
+    epochs, steps = (flat[path] for path in pair)
+    if steps is not None:
+        return steps
+    return None if epochs is None else epochs * steps_per_epoch
+
+
+def num_parts(config: ml_collections.ConfigDict, device_batch: int) -> int:
+    """Into how many equal parts the step splits a device's batch: the fewest that the two fields allow."""
+    largest = config.train.part_size or device_batch
+    return fewest_parts(device_batch, max(config.train.accumulate_steps, device_batch / largest))
+
+
+def fewest_parts(device_batch: int, least: float) -> int | None:
+    """The smallest divisor of `device_batch` that is at least `least`; None where there is none."""
+    return next((n for n in range(math.ceil(least), device_batch + 1) if device_batch % n == 0), None)
+
+
+def derive(config: ml_collections.ConfigDict, info: DatasetInfo, num_devices: int) -> RunPlan:
+    """Resolves a validated config for a data set and the number of devices of the whole run.
+
+    Raises:
+      ValueError: if the batch does not divide over the devices, or the warm-up is longer than the run.
+    """
+    batch, parts = config.train.batch_size, config.train.accumulate_steps
+    if batch % (num_devices * parts):
+        fit = max(1, round(batch / (num_devices * parts))) * num_devices * parts
+        raise ValueError(
+            f"train.batch_size={batch} does not divide into {num_devices} devices x {parts} accumulation steps: "
+            f"try --config.train.batch_size={fit}"
+        )
+    steps_per_epoch = info.num_train / batch
+    durations = {pair[0]: _steps(config, pair, steps_per_epoch) for pair in configs.DURATIONS}
+    total_steps = max(1, round(durations["train.num_epochs"]))
+    warmup_steps = round(durations["schedule.warmup_epochs"] or 0)
+    if warmup_steps >= total_steps and warmup_steps > 0:
+        raise ValueError(
+            f"the warm-up of {warmup_steps} steps leaves nothing of a run of {total_steps} steps: shorten it"
+        )
+    checkpoint_steps = durations["checkpoint.every_epochs"]
+    return RunPlan(
+        total_steps=total_steps,
+        steps_per_epoch=steps_per_epoch,
+        warmup_steps=warmup_steps,
+        decay_steps=max(1, round(durations["schedule.decay_epochs"] or 1)),
+        peak_lr=config.schedule.lr_per_256 * batch / 256,
+        eval_steps=max(1, durations["eval.every_epochs"] or steps_per_epoch),
+        checkpoint_steps=None if checkpoint_steps is None else max(1, checkpoint_steps),
+        log_steps=config.log.every_steps,
+        num_devices=num_devices,
+        device_batch=batch // num_devices,
+        num_parts=num_parts(config, batch // num_devices),
+        eval_device_batch=math.ceil(min(config.eval.batch_size, info.num_eval) / num_devices),
+        image_size=configs.image_size(config.data),
+    )
