@@ -24,12 +24,14 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> object:
-    """Imports a public function when it is first asked for, so that `import mnet_jax` costs nothing (PEP 562)."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has: {', '.join(__all__)}")
-    module, attribute = _HOMES[name]
-    return getattr(importlib.import_module(module), attribute)
+if not TYPE_CHECKING:  # a type checker would take any name that is asked for
+
+    def __getattr__(name: str) -> object:
+        """Imports a public function when it is first asked for, so that `import mnet_jax` costs nothing (PEP 562)."""
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has: {', '.join(__all__)}")
+        module, attribute = _HOMES[name]
+        return getattr(importlib.import_module(module), attribute)
 
 
 def __dir__() -> list[str]:
