@@ -4,6 +4,7 @@ The schema is `schema.py`; a field exists there or nowhere, and this is the only
 """
 
 import difflib
+import importlib.util
 import json
 import math
 import pathlib
@@ -15,97 +16,6 @@ from collections.abc import Iterator, Sequence
 import ml_collections
 
 from mnet_jax import errors, schema
-from mnet_jax.errors import Range
-
-# Fields with a closed set of values.
-CHOICES = {
-    "model.width_rule": ("tf", "timm", "torchvision"),
-    "model.dtype": ("float32", "bfloat16"),
-    "model.padding": ("same", "symmetric"),
-    "model.stem_stride": (4, 2, 1),
-    "data.crop": ("inception", "pad", "center"),
-    "data.interpolation": ("bilinear", "bicubic"),
-    "task.class_weights": ("none", "balanced"),
-    "train.freeze": ("none", "backbone"),
-    "optimizer.name": ("rmsprop", "sgd", "adamw"),
-    "schedule.name": ("cosine", "exponential", "constant"),
-}
-
-_POSITIVE = Range(0.0, open_low=True)
-_SHARE = Range(0.0, 1.0)
-_BELOW_ONE = Range(0.0, 1.0, open_high=True)
-_COUNT = Range(1)
-
-# Fields with a range.
-RANGES = {
-    "seed": Range(0, 2**31 - 1),
-    "model.width": Range(0.0, 16.0, open_low=True),
-    "model.dropout": _BELOW_ONE,
-    "model.drop_path": _BELOW_ONE,
-    "model.norm_decay": _BELOW_ONE,
-    "model.norm_epsilon": Range(0.0, 1.0, open_low=True),
-    "data.crop_pad": Range(0, 1024),
-    "data.eval_crop": Range(0.05, 1.0),
-    "data.shuffle_buffer": _COUNT,
-    "data.cache_mb": Range(0),
-    "task.label_smoothing": _BELOW_ONE,
-    "augment.brightness": _SHARE,
-    "augment.contrast": _SHARE,
-    "augment.saturation": _SHARE,
-    "augment.hue": Range(0.0, 0.5),
-    "augment.randaugment_layers": Range(0, 16),
-    "augment.randaugment_magnitude": Range(0.0, 10.0),
-    "augment.randaugment_prob": _SHARE,
-    "augment.erase_prob": _SHARE,
-    "augment.mixup_alpha": Range(0.0, 100.0),
-    "augment.cutmix_alpha": Range(0.0, 100.0),
-    "augment.mix_prob": _SHARE,
-    "train.batch_size": _COUNT,
-    "train.num_epochs": _POSITIVE,
-    "train.num_steps": _COUNT,
-    "train.accumulate_steps": _COUNT,
-    "train.part_size": _COUNT,
-    "train.num_devices": _COUNT,
-    "train.embedding_views": Range(0, 1000),
-    "train.patience": _COUNT,
-    "optimizer.momentum": _BELOW_ONE,
-    "optimizer.decay": _BELOW_ONE,
-    "optimizer.epsilon": _POSITIVE,
-    "optimizer.beta1": _BELOW_ONE,
-    "optimizer.beta2": _BELOW_ONE,
-    "optimizer.weight_decay": Range(0.0),
-    "optimizer.clip_norm": _POSITIVE,
-    "optimizer.backbone_lr": _POSITIVE,
-    "optimizer.layer_decay": Range(0.0, 1.0, open_low=True),
-    "schedule.lr_per_256": _POSITIVE,
-    "schedule.warmup_epochs": Range(0.0),
-    "schedule.warmup_steps": Range(0),
-    "schedule.end_factor": _SHARE,
-    "schedule.decay_rate": Range(0.0, 1.0, open_low=True),
-    "schedule.decay_epochs": _POSITIVE,
-    "schedule.decay_steps": _COUNT,
-    "ema.decay": _BELOW_ONE,
-    "eval.batch_size": _COUNT,
-    "eval.every_epochs": _POSITIVE,
-    "eval.every_steps": _COUNT,
-    "checkpoint.every_epochs": _POSITIVE,
-    "checkpoint.every_steps": _COUNT,
-    "checkpoint.keep": _COUNT,
-    "quantize.range_decay": _BELOW_ONE,
-    "log.every_steps": _COUNT,
-}
-
-# Fields that a fine-tuning config may leave None: `training/initial.py` takes them from its checkpoint or weights.
-FROM_WEIGHTS = ("model.name", "data.image_size", "data.eval_crop", "data.interpolation")
-
-# One duration, two units: give one of them.
-DURATIONS = (
-    ("train.num_epochs", "train.num_steps"),
-    ("schedule.warmup_epochs", "schedule.warmup_steps"),
-    ("schedule.decay_epochs", "schedule.decay_steps"),
-    ("eval.every_epochs", "eval.every_steps"),
-    ("checkpoint.every_epochs", "checkpoint.every_steps"),
-)
 
 # Fields of checkpoints written before 2026-11-28, and where each is now.
 MOVED = {
@@ -160,18 +70,17 @@ def load(name: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
     from absl import flags
     from ml_collections import config_flags
 
-    path = find(name)
+    config = _read_file(find(name))
     # config_flags cannot set a field of type int, float or str to None.
     nones = [match[1] for match in map(re.compile(r"--?config\.([\w.]+)=None").fullmatch, overrides) if match]
-    argv = ["", f"--config={path}", *(arg for arg in overrides if not re.fullmatch(r"--?config\.[\w.]+=None", arg))]
+    argv = ["", *(arg for arg in overrides if not re.fullmatch(r"--?config\.[\w.]+=None", arg))]
     values = flags.FlagValues()
     previous, sys.argv = sys.argv, argv  # where config_flags looks for overrides
     try:
-        flag = config_flags.DEFINE_config_file("config", None, "", values)
+        config_flags.DEFINE_config_dict("config", config, flag_values=values)
         rest = values(argv)[1:]
         if rest:
             raise ValueError(f"unexpected argument {rest[0]!r}: every option starts with --")
-        config = flag.value
         for field in nones:
             _set(config, field, None)
     except (flags.Error, AttributeError, KeyError, TypeError) as error:
@@ -179,6 +88,17 @@ def load(name: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
         raise ValueError(str(text)) from error
     finally:
         sys.argv = previous
+    return config
+
+
+def _read_file(path: pathlib.Path) -> ml_collections.ConfigDict:
+    """Returns what `get_config()` of a Python file gives."""
+    spec = importlib.util.spec_from_file_location(f"mnet_jax_config_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{path} is no Python file: a config is a file NAME.py with a function get_config()")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config() if hasattr(module, "get_config") else None
     if not isinstance(config, ml_collections.ConfigDict):
         raise ValueError(f"{path}: get_config() must return a ConfigDict, such as mnet_jax.schema.get_config() makes")
     return config
@@ -280,7 +200,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     for path, value in given.items():
         if value is not None:
             _check_value(path, value, _type_of(defaults, path))
-        elif path in FROM_WEIGHTS:
+        elif path in schema.FROM_WEIGHTS:
             if given["init.checkpoint"] is given["init.weights"] is None:
                 raise ValueError(
                     f"{path}=None means that of a checkpoint or of published weights: give "
@@ -321,17 +241,17 @@ def _check_value(path: str, value: object, kind: type) -> None:
         fits = fits or (kind is tuple and isinstance(value, list))
         if not fits:
             raise ValueError(f"{path}={value!r}: it must be {_TYPE_NAMES[kind]}")
-    if path in CHOICES and value not in CHOICES[path]:
-        choices = CHOICES[path]
+    if path in schema.CHOICES and value not in schema.CHOICES[path]:
+        choices = schema.CHOICES[path]
         raise ValueError(
             f"{path}={value!r}: choose one of {', '.join(map(repr, choices))}.{errors.did_you_mean(value, choices)}"
         )
-    if path in RANGES and value not in RANGES[path]:
-        raise ValueError(f"{path}={value!r}: it must be {RANGES[path]}")
+    if path in schema.RANGES and value not in schema.RANGES[path]:
+        raise ValueError(f"{path}={value!r}: it must be {schema.RANGES[path]}")
 
 
 def _check_durations(given: dict[str, object]) -> None:
-    for first, second in DURATIONS:
+    for first, second in schema.DURATIONS:
         if given[first] is not None and given[second] is not None:
             raise ValueError(
                 f"{first}={given[first]!r} and {second}={given[second]!r} are two units for one duration: "

@@ -7,6 +7,8 @@ A field that starts as `placeholder(...)` is optional: `None` means what its com
 import ml_collections
 from ml_collections.config_dict import placeholder
 
+from mnet_jax.errors import Range
+
 
 def get_config() -> ml_collections.ConfigDict:
     """Returns the default run: MobileNetV3-Large on ImageNet with RMSprop and a cosine schedule."""
@@ -134,3 +136,96 @@ def get_config() -> ml_collections.ConfigDict:
     init.ema = True  # start from the averaged weights where there are any
 
     return config
+
+
+# --- What is allowed; `config.validate` checks it ---
+
+# Fields with a closed set of values.
+CHOICES = {
+    "model.width_rule": ("tf", "timm", "torchvision"),
+    "model.dtype": ("float32", "bfloat16"),
+    "model.padding": ("same", "symmetric"),
+    "model.stem_stride": (4, 2, 1),
+    "data.crop": ("inception", "pad", "center"),
+    "data.interpolation": ("bilinear", "bicubic"),
+    "task.class_weights": ("none", "balanced"),
+    "train.freeze": ("none", "backbone"),
+    "optimizer.name": ("rmsprop", "sgd", "adamw"),
+    "schedule.name": ("cosine", "exponential", "constant"),
+}
+
+_POSITIVE = Range(0.0, open_low=True)
+_SHARE = Range(0.0, 1.0)
+_BELOW_ONE = Range(0.0, 1.0, open_high=True)
+_COUNT = Range(1)
+
+# Fields with a range.
+RANGES = {
+    "seed": Range(0, 2**31 - 1),
+    "model.width": Range(0.0, 16.0, open_low=True),
+    "model.dropout": _BELOW_ONE,
+    "model.drop_path": _BELOW_ONE,
+    "model.norm_decay": _BELOW_ONE,
+    "model.norm_epsilon": Range(0.0, 1.0, open_low=True),
+    "data.crop_pad": Range(0, 1024),
+    "data.eval_crop": Range(0.05, 1.0),
+    "data.shuffle_buffer": _COUNT,
+    "data.cache_mb": Range(0),
+    "task.label_smoothing": _BELOW_ONE,
+    "augment.brightness": _SHARE,
+    "augment.contrast": _SHARE,
+    "augment.saturation": _SHARE,
+    "augment.hue": Range(0.0, 0.5),
+    "augment.randaugment_layers": Range(0, 16),
+    "augment.randaugment_magnitude": Range(0.0, 10.0),
+    "augment.randaugment_prob": _SHARE,
+    "augment.erase_prob": _SHARE,
+    "augment.mixup_alpha": Range(0.0, 100.0),
+    "augment.cutmix_alpha": Range(0.0, 100.0),
+    "augment.mix_prob": _SHARE,
+    "train.batch_size": _COUNT,
+    "train.num_epochs": _POSITIVE,
+    "train.num_steps": _COUNT,
+    "train.accumulate_steps": _COUNT,
+    "train.part_size": _COUNT,
+    "train.num_devices": _COUNT,
+    "train.embedding_views": Range(0, 1000),
+    "train.patience": _COUNT,
+    "optimizer.momentum": _BELOW_ONE,
+    "optimizer.decay": _BELOW_ONE,
+    "optimizer.epsilon": _POSITIVE,
+    "optimizer.beta1": _BELOW_ONE,
+    "optimizer.beta2": _BELOW_ONE,
+    "optimizer.weight_decay": Range(0.0),
+    "optimizer.clip_norm": _POSITIVE,
+    "optimizer.backbone_lr": _POSITIVE,
+    "optimizer.layer_decay": Range(0.0, 1.0, open_low=True),
+    "schedule.lr_per_256": _POSITIVE,
+    "schedule.warmup_epochs": Range(0.0),
+    "schedule.warmup_steps": Range(0),
+    "schedule.end_factor": _SHARE,
+    "schedule.decay_rate": Range(0.0, 1.0, open_low=True),
+    "schedule.decay_epochs": _POSITIVE,
+    "schedule.decay_steps": _COUNT,
+    "ema.decay": _BELOW_ONE,
+    "eval.batch_size": _COUNT,
+    "eval.every_epochs": _POSITIVE,
+    "eval.every_steps": _COUNT,
+    "checkpoint.every_epochs": _POSITIVE,
+    "checkpoint.every_steps": _COUNT,
+    "checkpoint.keep": _COUNT,
+    "quantize.range_decay": _BELOW_ONE,
+    "log.every_steps": _COUNT,
+}
+
+# Fields that a fine-tuning config may leave None: `training/initial.py` takes them from its checkpoint or weights.
+FROM_WEIGHTS = ("model.name", "data.image_size", "data.eval_crop", "data.interpolation")
+
+# One duration, two units: give one of them.
+DURATIONS = (
+    ("train.num_epochs", "train.num_steps"),
+    ("schedule.warmup_epochs", "schedule.warmup_steps"),
+    ("schedule.decay_epochs", "schedule.decay_steps"),
+    ("eval.every_epochs", "eval.every_steps"),
+    ("checkpoint.every_epochs", "checkpoint.every_steps"),
+)

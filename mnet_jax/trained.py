@@ -7,6 +7,7 @@ import flax.linen as nn
 import ml_collections
 
 from mnet_jax import tasks
+from mnet_jax.data.annotations import Annotation
 from mnet_jax.data.catalog import DatasetInfo
 from mnet_jax.models import create_model
 from mnet_jax.tasks.task import Task
@@ -44,13 +45,25 @@ class Trained:
         """One name for each class that the model knows."""
         return self.info.class_names
 
+    @property
+    def has_head(self) -> bool:
+        """Whether there is a classifier, or whatever the task's head is; "no top" weights have none."""
+        return bool(self.info.class_names)
 
-def build_model(config: ml_collections.ConfigDict, info: DatasetInfo, *, axis_name: str | None = None) -> nn.Module:
-    """Returns the network for the classes of `info`.
+    def same_classes(self, info: DatasetInfo) -> bool:
+        """Returns whether a data set has the same classes in the same order."""
+        return self.info.class_names == info.class_names
+
+
+def build_model(
+    config: ml_collections.ConfigDict, info: DatasetInfo, *, task: Task | None = None, axis_name: str | None = None
+) -> nn.Module:
+    """Returns the network of a config: a backbone with the head of its task for the classes of `info`.
 
     Args:
       config: its section `model` names the architecture.
       info: of the data set.
+      task: from `build_task`; None: it is built here.
       axis_name: that of the devices, used where `model.norm_sync` is on.
     """
     section = config.model
@@ -70,6 +83,11 @@ def build_model(config: ml_collections.ConfigDict, info: DatasetInfo, *, axis_na
         norm_axis_name=axis_name if section.norm_sync else None,
         norm_frozen=section.norm_frozen,
     )
+
+
+def annotations(config: ml_collections.ConfigDict) -> dict[str, Annotation]:
+    """Returns the kinds of annotation that the config's task learns from, by their field in a batch."""
+    return tasks.face(config.task.name, "task").annotations(config)
 
 
 def build_task(config: ml_collections.ConfigDict, info: DatasetInfo) -> Task:

@@ -47,7 +47,9 @@ def load_model(args: argparse.Namespace, *, classifier: bool = True) -> "Trained
     if args.weights is not None:
         from mnet_jax.pretrained.load import load_pretrained
 
-        trained = load_pretrained(args.weights, like=args.like, ema=args.ema, step=args.step)
+        if args.step is not None:
+            raise ValueError(f"--step {args.step} goes with --checkpoint: published weights have no steps")
+        trained = load_pretrained(args.weights, like=args.like)
     elif args.like is not None:
         raise ValueError("--like goes with --weights: a checkpoint knows how its images are prepared")
     else:

@@ -14,18 +14,13 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
 
+from mnet_jax import runtime
 from mnet_jax.errors import check_choice
-from mnet_jax.runtime import settle_libtpu
-
-# Before anything imports them: TensorFlow, absl and JAX tell of processor features and missing accelerators otherwise.
-_QUIET = {
-    "TF_CPP_MIN_LOG_LEVEL": "3",
-    "TF_ENABLE_ONEDNN_OPTS": "0",
-}
 
 # name -> (purpose, module): the module has `add_arguments(parser)` and `run(args, out) -> exit code`, and imports what
 # is heavy inside `run`.
 _COMMANDS = {
+    "train": ("train a config, or go on with a run; the same as train.py", "mnet_jax.training.command"),
     "models": ("list the models with their sizes", "mnet_jax.commands.models"),
     "weights": ("list the published weights that can be loaded", "mnet_jax.commands.weights"),
     "summary": ("show a model block by block: shapes, parameters, multiply-adds", "mnet_jax.commands.summary"),
@@ -46,11 +41,14 @@ _COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code."""
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
-    settle_libtpu()
+    """Runs a command line and returns its exit code."""
+    runtime.quiet_libraries()
+    runtime.settle_libtpu()
     argv = list(sys.argv[1:] if argv is None else argv)
+    if argv[:1] == ["train"]:  # its flags are those of train.py
+        from mnet_jax.training import command
+
+        return command.main(argv[1:], name="mnet train")
     traceback = "--traceback" in argv
     try:
         command, args = _parse(argv)
@@ -84,7 +82,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parse(argv: Sequence[str]) -> tuple[ModuleType, argparse.Namespace]:
-    """The module of the subcommand, the only one that is imported, and its arguments."""
+    """Returns the module of the subcommand, the only one that is imported, and its arguments."""
     if not argv or argv[0].startswith("-"):
         parser = _Parser(prog="mnet", description="MobileNet v1 to v4 in JAX.", allow_abbrev=False)
         commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -99,10 +97,10 @@ def _parse(argv: Sequence[str]) -> tuple[ModuleType, argparse.Namespace]:
     command.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--traceback", action="store_true", help="show where an error came from, not only what it is")
-    if parser.get_default("overrides") is None:
-        return command, parser.parse_args(argv[1:])
     overrides = [arg for arg in argv[1:] if arg.startswith("--config.")]  # a config's fields, as train.py takes them
     args = parser.parse_args([arg for arg in argv[1:] if arg not in overrides])
+    if overrides and getattr(args, "config", None) is None:
+        parser.error(f"{overrides[0]} overrides a field of --config FILE, which is not given or not known here")
     args.overrides = overrides
     return command, args
 

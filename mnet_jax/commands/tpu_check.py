@@ -58,18 +58,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="chip and shape: v5e:2x2, v5e:16x16, v4:4x4x4, v5p:4x4x4, v6e:8x8, tpu7x:2x2x1",
     )
     parser.epilog = "Fields are overridden as for train.py: --config.train.batch_size=512"
-    parser.set_defaults(overrides=[])
 
 
 def run(args: argparse.Namespace, out: TextIO) -> int:
     """Compiles and reports; 0 if the step fits, 1 if not."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # this machine's own devices are not needed
-    from absl import flags
+    from mnet_jax.config import load, validate
 
-    from mnet_jax.config import validate
-    from mnet_jax.training import command
-
-    config, _ = command.parse(["mnet tpu-check", "--config", args.config, *args.overrides], flags.FlagValues())
+    config = load(args.config, args.overrides)
     validate(config)
     report = check(config, args.topology)
     if args.json:

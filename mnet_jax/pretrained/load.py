@@ -28,8 +28,6 @@ def load_pretrained(
     model: str | None = None,
     width: float | None = None,
     like: str | None = None,
-    ema: bool = True,
-    step: int | str | None = None,
     log: Log | None = None,
 ) -> Trained:
     """Loads a trained model, with the preprocessing, padding and norm that its weights were trained for.
@@ -40,13 +38,10 @@ def load_pretrained(
           "torchvision/mobilenet_v2.IMAGENET1K_V2"; downloaded once, then from the cache;
         - any other "owner/name" of the hub that holds one of timm's MobileNets, "@revision" behind it if wanted;
         - a file: Keras' .h5, .weights.h5 or .keras, timm's .safetensors (or a directory with it and its config.json),
-          torchvision's .pth;
-        - a checkpoint of this project, local or in a bucket: the directory of a run or of one of its steps.
+          torchvision's .pth.
       model: the architecture that it must be, such as "v3_large"; None: whichever it is.
       width: the same of the width multiplier.
       like: for a file that does not say how its images are prepared: the name in the catalogue whose weights it has.
-      ema: of a checkpoint: the averaged weights, where there are any.
-      step: of a checkpoint: completed updates, "best" or "latest".
       log: is told of what was left out or assumed, a line each; None: stderr.
 
     Raises:
@@ -56,13 +51,10 @@ def load_pretrained(
     text = str(source)
     path = pathlib.Path(text).expanduser()
     if _is_checkpoint(text, path):
-        from mnet_jax.training import checkpoint
-
-        trained = checkpoint.load(text, ema=ema, step=step)
-        _check(trained, model, width)
-        return trained
-    if step is not None:
-        raise ValueError(f"{text} is no checkpoint of this project: leave out step={step!r}")
+        raise ValueError(
+            f"{text} is the directory of a run: commands take it as --checkpoint, a config as init.checkpoint, and "
+            "Python as mnet_jax.load_checkpoint"
+        )
     known = None if like is None else _like(like)
     if path.exists():
         return _load_file(path, known, text, model, width, log)

@@ -19,15 +19,15 @@ def face(name: str, face: str) -> ModuleType:
       ValueError: if there is no such task, or it lacks that face.
     """
     package = TASKS.get(name, name)
+    module = f"{package}.{face}"
     try:
-        return importlib.import_module(f"{package}.{face}")
+        return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name is None or not f"{package}.{face}".startswith(error.name):
+        if error.name == module:
+            raise ValueError(f"task.name={name!r}: the package has no module {face!r}") from error
+        if not f"{module}.".startswith(f"{error.name}."):
             raise  # the task is there; something that it imports is not
-    if name in TASKS or importlib.util.find_spec(package.partition(".")[0]) is None or "." not in name:
-        known = ", ".join(TASKS)
-        raise ValueError(
-            f"task.name={name!r}: no such task; choose {known}, or give the import path of a package with the modules "
-            f"{', '.join(FACES)}.{did_you_mean(name, TASKS)}"
-        )
-    raise ValueError(f"task.name={name!r}: the package has no module {face!r}; a task has {', '.join(FACES)}")
+    raise ValueError(
+        f"task.name={name!r}: no such task; choose {', '.join(TASKS)}, or give the import path of a package with the "
+        f"modules {', '.join(FACES)}.{did_you_mean(name, TASKS)}"
+    )

@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from mnet_jax.data.catalog import DatasetInfo
 from mnet_jax.models.layers import Compute
 from mnet_jax.models.plans import ModelPlan
 
@@ -80,9 +81,9 @@ class MeanMeter(Meter):
 class Task(abc.ABC):
     """What is learned. Pure functions of their arguments: they run inside a pmapped step.
 
-    A task's module `task` has `build(config, info) -> Task`. The other modules of its folder are imported when they
-    are used: `report` (what a run shows at its end), `predict` (outputs -> what people read, and pictures) and `export`
-    (its head in an exported graph).
+    A task's module `task` has `annotations(config) -> {field: Annotation}` and `build(config, info) -> Task`. The other
+    modules of its folder are imported when they are used: `report` (what a run shows at its end), `predict` (outputs ->
+    what people read, and pictures) and `export` (its head in an exported graph).
     """
 
     name: str
@@ -105,6 +106,11 @@ class Task(abc.ABC):
         """
         del read
         return self
+
+    def advice(self, read: Callable[[str], np.ndarray], info: DatasetInfo) -> list[str]:
+        """Returns lines of advice about the annotations of a folder of photos, such as that classes are unequal."""
+        del read, info
+        return []
 
     @abc.abstractmethod
     def train_inputs(

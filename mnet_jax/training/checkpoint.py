@@ -6,7 +6,7 @@ Arrays are saved as NumPy, so the files are the same whether 1 or 256 chips wrot
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -17,47 +17,38 @@ from etils import epath
 
 from mnet_jax.config import from_json, to_json
 from mnet_jax.data.catalog import DatasetInfo
-from mnet_jax.trained import Trained
+from mnet_jax.tasks.task import Metric
+from mnet_jax.trained import Trained, build_task
+from mnet_jax.training import selection
 from mnet_jax.training.state import Tree
 
 FOLDER = "checkpoints"
 
 
-def score(metrics: Mapping[str, float], metric: str) -> tuple[float, ...]:
-    """Higher is better. Of two evaluations with the same accuracy the one with the lower loss is better.
-
-    On a few hundred images equal accuracies are common.
-    """
-    return (-metrics["loss"],) if metric == "loss" else (metrics[metric], -metrics["loss"])
-
-
 @dataclasses.dataclass(frozen=True)
 class _Best(ocp.checkpoint_managers.PreservationPolicy):
-    """Keeps the best checkpoint, the later of equals.
+    """Keeps the best checkpoint.
 
     Orbax's own BestN forgets the metrics when a run starts again, and with them the best checkpoint.
     """
 
-    scores: dict[int, tuple[float, ...]]  # of all checkpoints that were evaluated, by step
+    evaluations: dict[int, dict[str, float]]  # of all checkpoints that were evaluated, by step
+    metric: Metric
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
-        """One answer a checkpoint."""
-        known = [info.step for info in checkpoints if info.step in self.scores]
-        best = max(known, key=lambda step: (self.scores[step], step), default=None)
+        """Returns one answer a checkpoint."""
+        known = [(info.step, self.evaluations[info.step]) for info in checkpoints if info.step in self.evaluations]
+        best = selection.best(known, self.metric)
         return [info.step == best for info in checkpoints]
 
 
 class Checkpoints:
-    """The checkpoints of one run: the newest `keep`, and the best by `best_metric` besides."""
+    """The checkpoints of one run: the newest `keep`, and the best by `metric` besides."""
 
-    def __init__(self, workdir: str, *, keep: int, best_metric: str):
+    def __init__(self, workdir: str, *, keep: int, metric: Metric):
         policies = ocp.checkpoint_managers
-        self._folder, self._metric = _absolute(workdir) / FOLDER, best_metric
-        self._scores = {}
-        for step in _steps(self._folder):
-            metrics = _read(self._folder / str(step) / "about", ocp.JsonCheckpointHandler())["metrics"]
-            if metrics is not None:
-                self._scores[step] = score(metrics, best_metric)
+        self._folder, self._metric = _absolute(workdir) / FOLDER, metric
+        self._evaluations = _evaluations(self._folder)
         self._manager = ocp.CheckpointManager(
             self._folder,
             item_names=("state", "about"),
@@ -65,7 +56,7 @@ class Checkpoints:
                 preservation_policy=policies.AnyPreservationPolicy(
                     [
                         policies.LatestN(keep),
-                        _Best(self._scores),
+                        _Best(self._evaluations, metric),
                     ]
                 ),
                 save_decision_policy=policies.FixedIntervalPolicy(1),
@@ -74,17 +65,14 @@ class Checkpoints:
         )
 
     def latest_step(self) -> int | None:
-        """The newest complete checkpoint, or None."""
+        """Returns the step of the newest complete checkpoint, or None."""
         return self._manager.latest_step()
 
     def best(self) -> tuple[int, dict[str, float]] | None:
-        """(step, metrics) of the best evaluation of the run, by the metric of its config; None if there was none."""
-        steps = _steps(self._folder)
-        if not steps:
-            return None
-        step = _best(self._folder, steps)
-        metrics = _read(self._folder / str(step) / "about", ocp.JsonCheckpointHandler())["metrics"]
-        return None if metrics is None else (step, metrics)
+        """Returns (step, metrics) of the run's best evaluation that has a checkpoint; None if there was none."""
+        there = set(_steps(self._folder))
+        step = selection.best(((s, m) for s, m in self._evaluations.items() if s in there), self._metric)
+        return None if step is None else (step, self._evaluations[step])
 
     def save(
         self,
@@ -104,7 +92,7 @@ class Checkpoints:
                 raise FloatingPointError(f"{path} is not finite after step {step}: no checkpoint is written")
         about = {"config": to_json(config), "data": dataclasses.asdict(info), "metrics": metrics, "step": step}
         if metrics is not None:
-            self._scores[step] = score(metrics, self._metric)
+            self._evaluations[step] = metrics
         self._manager.save(
             step,
             args=ocp.args.Composite(state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about)),
@@ -112,7 +100,7 @@ class Checkpoints:
         )
 
     def restore(self, step: int, like: Tree) -> Tree:
-        """The state saved after `step`, as NumPy arrays in the structure of `like`."""
+        """Returns the state saved after `step`, as NumPy arrays in the structure of `like`."""
         empty = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like)
         return self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(empty))).state
 
@@ -135,7 +123,7 @@ def _flat(tree: Tree) -> dict[str, np.ndarray]:
 
 
 def load(path: str, *, ema: bool = True, step: int | str | None = None) -> Trained:
-    """Reads a trained model: `path` is a run's directory, its `checkpoints` directory, or one checkpoint in it.
+    """Returns a trained model: `path` is a run's directory, its `checkpoints` directory, or one checkpoint in it.
 
     Args:
       path: local or in a bucket.
@@ -146,14 +134,13 @@ def load(path: str, *, ema: bool = True, step: int | str | None = None) -> Train
       ValueError: if there is no such checkpoint; says which ones there are.
     """
     directory = _find(path, step)
-    about = _read(directory / "about", ocp.JsonCheckpointHandler())
-    data = {name: tuple(value) if isinstance(value, list) else value for name, value in about["data"].items()}
+    about = _about(directory)
     state = _read(directory / "state", ocp.StandardCheckpointHandler())
     weights = state["ema"] if ema and state["ema"] is not None else state
     return Trained(
         variables={"params": weights["params"], "batch_stats": weights["batch_stats"]},
         config=from_json(about["config"]),
-        info=DatasetInfo(**data),
+        info=_info(about),
         step=about["step"],
         metrics=about["metrics"],
         path=str(directory),
@@ -171,7 +158,7 @@ def _absolute(path: str) -> epath.Path:
 
 
 def saved_steps(workdir: str) -> list[int]:
-    """The steps whose checkpoints are complete, in order."""
+    """Returns the steps whose checkpoints are complete, in order."""
     return _steps(_absolute(workdir) / FOLDER)
 
 
@@ -199,11 +186,26 @@ def _find(path: str, step: int | str | None) -> epath.Path:
     raise ValueError(f"no checkpoint {step!r} in {path}: choose best, latest or one of {', '.join(map(str, there))}")
 
 
+def _about(directory: epath.Path) -> dict[str, Any]:
+    return _read(directory / "about", ocp.JsonCheckpointHandler())
+
+
+def _evaluations(folder: epath.Path) -> dict[int, dict[str, float]]:
+    """Returns the metrics of all checkpoints that were evaluated, by step."""
+    found = {step: _about(folder / str(step))["metrics"] for step in _steps(folder)}
+    return {step: metrics for step, metrics in found.items() if metrics is not None}
+
+
 def _best(folder: epath.Path, steps: list[int]) -> int:
-    """The step with the best metric by its own config; the latest one where nothing was evaluated."""
-    scores = {}
-    for step in steps:
-        about = _read(folder / str(step) / "about", ocp.JsonCheckpointHandler())
-        if about["metrics"] is not None:
-            scores[step] = score(about["metrics"], from_json(about["config"]).checkpoint.best_metric)
-    return max(scores, key=lambda step: (scores[step], step)) if scores else steps[-1]
+    """Returns the step of the best evaluation by the run's own config; the latest one where nothing was evaluated."""
+    about = _about(folder / str(steps[-1]))
+    config = from_json(about["config"])
+    metric = build_task(config, _info(about)).metric(config.checkpoint.best_metric)
+    best = selection.best(_evaluations(folder).items(), metric)
+    return steps[-1] if best is None else best
+
+
+def _info(about: dict[str, Any]) -> DatasetInfo:
+    return DatasetInfo(
+        **{name: tuple(value) if isinstance(value, list) else value for name, value in about["data"].items()}
+    )

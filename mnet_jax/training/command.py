@@ -29,8 +29,11 @@ DEFAULT = "digits"
 _OPTIONS = ("config", "workdir", "traceback", "help")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Trains; returns 0 trained or saved on request, 2 an error that one line explains, 130 Ctrl-C."""
+def main(argv: Sequence[str] | None = None, name: str = "train.py") -> int:
+    """Trains; returns 0 trained or saved on request, 2 an error that one line explains, 130 Ctrl-C.
+
+    `name` is what the command is called in messages.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     if {"--help", "-h"} & set(argv):
         print(USAGE, end="")
@@ -41,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, SyntaxError, ImportError) as error:
         if traceback:
             raise
-        return _fail(error)
+        return _fail(name, error)
     try:
         runtime.keep_memory()
         from absl import logging
@@ -57,9 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, FloatingPointError, OSError) as error:
         if traceback:
             raise
-        return _fail(error)
+        return _fail(name, error)
     except KeyboardInterrupt:
-        print("train.py: stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        print(f"{name}: stopped; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
     return 0
 
@@ -93,7 +96,7 @@ def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, str]:
     return config.load(given["config"], overrides), given["workdir"] or os.path.join("runs", name)
 
 
-def _fail(error: Exception) -> int:
+def _fail(name: str, error: Exception) -> int:
     text = re.sub(r"\\n|\s+", " ", str(error).strip("'\""))
-    print(f"train.py: {text or type(error).__name__}", file=sys.stderr)
+    print(f"{name}: {text or type(error).__name__}", file=sys.stderr)
     return 2

@@ -1,84 +1,112 @@
-"""Evaluation that counts every image once."""
+"""Evaluation that counts every image once, and the outputs of a network image by image."""
 
 import collections
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
+import flax.linen as nn
 import jax
-import ml_collections
 import numpy as np
 
-from mnet_jax.data.catalog import DatasetInfo
-from mnet_jax.models import MobileNet
-from mnet_jax.tasks.classification.task import Classification
-from mnet_jax.training.batches import ImageBatches, image_shapes
-from mnet_jax.training.embeddings import CachedBatches, ClassifierOnly
+from mnet_jax.tasks.task import Meter, Task, Tree
+from mnet_jax.training.batches import BatchSource
 from mnet_jax.training.parallel import AXIS, Devices
-from mnet_jax.training.state import Tree
 from mnet_jax.training.step import make_eval_step
 
 
-def evaluate(eval_step: Callable, variables: Tree, batches: Iterable[dict[str, jax.Array]]) -> dict[str, float]:
-    """Runs `eval_step` over device batches and returns `top1`, `top5`, `loss` (means) and `num_images`.
+def evaluate(
+    eval_step: Callable, variables: Tree, batches: Iterable[dict[str, jax.Array]], meter: Meter
+) -> dict[str, float]:
+    """Runs `eval_step` over device batches and returns the meter's metrics by name, with "num_images".
 
-    Sums are added in float64 on the host; padding has mask 0 and counts for nothing.
+    The meter adds on the host; examples that only fill a batch (mask 0) count for nothing.
+
+    Raises:
+      ValueError: if there was no image.
     """
-    totals = dict.fromkeys(("loss", "top1", "top5", "count"), 0.0)
     under_way = collections.deque()
     for batch in batches:
         under_way.append(eval_step(variables, batch))
         if len(under_way) > 2:  # the devices have work ahead, but not all batches at once
-            _add(totals, under_way.popleft())
-    for sums in under_way:
-        _add(totals, sums)
-    count = totals.pop("count")
-    if not count:
-        raise ValueError("the evaluation split is empty")
-    return {**{name: total / count for name, total in totals.items()}, "num_images": round(count)}
+            _add(meter, *under_way.popleft())
+    for sums, rows in under_way:
+        _add(meter, sums, rows)
+    metrics = meter.result()
+    if not metrics["num_images"]:
+        raise ValueError("the split to evaluate on has no images: set data.eval_split to one that has some")
+    return metrics
 
 
-def _add(totals: dict[str, float], sums: dict[str, jax.Array]) -> None:
-    for name, value in sums.items():
-        totals[name] += float(np.asarray(value))
+def _add(meter: Meter, sums: dict[str, jax.Array], rows: dict[str, jax.Array]) -> None:
+    rows = {name: np.asarray(value).reshape(-1, *value.shape[2:]) for name, value in rows.items()}
+    if rows:
+        real = rows.pop("mask") > 0
+        rows = {name: value[real] for name, value in rows.items()}
+    meter.add({name: np.asarray(value) for name, value in sums.items()}, rows)
 
 
 class Evaluator:
-    """A model's evaluation on a data set: compiled once, run as often as wanted."""
+    """A network's evaluation on a data set: compiled once, run as often as wanted."""
 
     def __init__(
         self,
-        model: MobileNet | ClassifierOnly,
-        task: Classification,
-        config: ml_collections.ConfigDict,
-        info: DatasetInfo,
+        network: nn.Module,
+        task: Task,
+        source: BatchSource,
         devices: Devices,
+        *,
         device_batch: int,
-        batches: ImageBatches | CachedBatches | None = None,
+        num_images: int,
     ):
-        """`batches`: where the evaluation split comes from; None: the images that the config names."""
-        self._info, self._devices = info, devices
-        self._batches = batches or ImageBatches(config, info)
-        self._batch_size = device_batch * len(devices.local)
-        self._step = devices.pmap(make_eval_step(model, task, AXIS), donate_state=False)
-        self._images, self._wait = (len(devices.local), device_batch), lambda: None
+        """Makes the step; nothing is compiled yet.
 
-    def compile_ahead(self, variables: Tree, image_size: tuple[int, int]) -> None:
-        """Compiles for images (H, W) beside what the caller does; only the shapes of `variables` are read."""
-        self._wait = self._devices.compile_ahead(self._step, variables, image_shapes(self._images, image_size))
+        Args:
+          network: what the task's outputs come from.
+          task: says what they are measured by.
+          source: where the batches of the evaluation split come from.
+          devices: that share each batch.
+          device_batch: images a device and step.
+          num_images: of the whole split; an evaluation that counts another number is an error.
+        """
+        self._task, self._source, self._devices, self._num_images = task, source, devices, num_images
+        self._device_batch, self._wait = device_batch, lambda: None
+        self._step = devices.pmap(make_eval_step(network, task, AXIS), donate_state=False)
+
+    def compile_ahead(self, variables: Tree, shapes: dict[str, jax.ShapeDtypeStruct]) -> None:
+        """Compiles for batches of these shapes beside what the caller does; only shapes of `variables` are read."""
+        self._wait = self._devices.compile_ahead(self._step, variables, shapes)
 
     def __call__(self, variables: Tree) -> dict[str, float]:
-        """Metrics of `variables` (replicated) over all images of the evaluation split.
+        """Returns the metrics of `variables` (replicated) over all images of the evaluation split.
 
         Raises:
-          RuntimeError: if the number of images counted is not that of the split.
+          ValueError: if the number of images counted is not that of the split.
         """
         devices = self._devices
         self._wait()
-        batches = self._batches.evaluation(
-            batch_size=self._batch_size,
+        batches = self._source.evaluation(
+            batch_size=self._device_batch * len(devices.local),
             process_index=devices.process_index,
             process_count=devices.process_count,
         )
-        metrics = evaluate(self._step, variables, devices.feed(batches))
-        if metrics["num_images"] != self._info.num_eval:
-            raise RuntimeError(f"evaluated {metrics['num_images']} images of {self._info.num_eval}")
+        metrics = evaluate(self._step, variables, devices.feed(batches), self._task.meter())
+        if metrics["num_images"] != self._num_images:
+            raise ValueError(
+                f"{metrics['num_images']} images were evaluated, but the split has {self._num_images}: its files have "
+                "changed or are cut short; prepare the data set again"
+            )
         return metrics
+
+
+def outputs(
+    network: nn.Module, task: Task, variables: Tree, batches: Iterable[dict[str, np.ndarray]], devices: Devices
+) -> Iterator[tuple[Tree, dict[str, np.ndarray]]]:
+    """Yields (outputs, batch) of a split's host batches, real examples only, as NumPy arrays [n, ...].
+
+    The network runs on the devices of this process.
+    """
+    variables = devices.replicate(variables)
+    step = devices.pmap_each(lambda variables, batch: network.apply(variables, task.eval_inputs(batch), train=False))
+    for batch in batches:
+        found, real = step(variables, devices.split(batch)), batch["mask"] > 0
+        found = jax.tree.map(lambda x, real=real: np.asarray(x).reshape(-1, *x.shape[2:])[real], found)
+        yield found, {name: value[real] for name, value in batch.items()}

@@ -9,24 +9,25 @@ In this order, and nowhere else:
 
 from collections.abc import Callable, Sequence
 
+import flax.linen as nn
 import jax
 import ml_collections
 import numpy as np
 from etils import epath
 
 from mnet_jax.config import from_json
-from mnet_jax.models.specs import ModelPlan
+from mnet_jax.data.catalog import DatasetInfo
 from mnet_jax.models.variables import initial_variables
+from mnet_jax.tasks.task import Task
 from mnet_jax.trained import Trained
 from mnet_jax.training import checkpoint
-from mnet_jax.training.layerwise import HEAD
 from mnet_jax.training.state import Tree
 
 RANGE = "_range"  # how the names of the ranges of quantised training end (models/variables.py)
 
 
 def find_source(config: ml_collections.ConfigDict, workdir: str) -> Trained | None:
-    """The model that this run starts from; None if it starts fresh, or has a checkpoint of its own already.
+    """Returns the model that this run starts from; None if it starts fresh, or has a checkpoint of its own already.
 
     Raises:
       ValueError: if there is no such checkpoint, or no such weights.
@@ -38,16 +39,16 @@ def find_source(config: ml_collections.ConfigDict, workdir: str) -> Trained | No
     if config.init.weights is not None:
         from mnet_jax.pretrained.load import load_pretrained
 
-        return load_pretrained(config.init.weights, ema=config.init.ema)
+        return load_pretrained(config.init.weights)
     return None
 
 
-def adopt(config: ml_collections.ConfigDict, source: Trained | None, workdir: str) -> ml_collections.ConfigDict:
-    """Fills in what a fine-tuning config leaves to its checkpoint: the model and how its images are prepared.
+def fill_in(config: ml_collections.ConfigDict, source: Trained | None, workdir: str) -> ml_collections.ConfigDict:
+    """Returns the config with what it leaves to its checkpoint: the model and how its images are prepared.
 
     Image size, crop and interpolation of the evaluation where they are None; where `model.name` is None, the
     architecture (not the dropout), and pixel statistics where those are None too. All are the source's, or what this
-    run itself noted at its first start.
+    run itself saved at its first start.
     """
     whole = config.model.name is None
     prepared = [name for name in ("image_size", "eval_crop", "interpolation") if config.data[name] is None]
@@ -69,30 +70,37 @@ def adopt(config: ml_collections.ConfigDict, source: Trained | None, workdir: st
 
 def first_variables(
     config: ml_collections.ConfigDict,
-    plan: ModelPlan,
-    class_names: tuple[str, ...],
+    network: nn.Module,
+    task: Task,
+    info: DatasetInfo,
     source: Trained | None,
     log: Callable[[str], None],
 ) -> Tree:
-    """The variables before the first step: fresh ones from the seed, on which those of the source are laid."""
-    fresh = initial_variables(plan, config.seed)
+    """Returns the variables before the first step: fresh ones from the seed, on which those of the source are laid.
+
+    The task's own layers stay fresh where the source has other classes or another task; so does what "no top" weights
+    lack above the backbone.
+    """
+    fresh = initial_variables(network.list_variables(), config.seed)
     if source is None:
         return fresh
-    same_classes = source.class_names == class_names
-    if not source.class_names:  # "no top" weights: what they lack above the backbone starts fresh
-        lacking = [scope for scope in ("head", HEAD) if scope not in source.variables["params"]]
+    ours, theirs = fresh["params"], source.variables["params"]
+    if source.config.task.name != config.task.name:  # a backbone for another head: layers are on one side only
+        skip = [*task.own_scopes, *(scope for scope in theirs if scope not in ours)]
+    elif not source.has_head:
+        skip = [scope for scope in ("head", *task.own_scopes) if scope not in theirs]
     else:
-        lacking = [] if same_classes else [HEAD]
-    if "head" in lacking and plan.head is not None and config.train.freeze != "none":
+        skip = [] if source.same_classes(info) else list(task.own_scopes)
+    if "head" in skip and "head" in ours and config.train.freeze != "none":
         raise ValueError(
             f"{source.path} lacks the layer 'head' before the classifier, which would stay random in a frozen "
             "backbone: set --config.train.freeze=none --config.train.embedding_views=0, or take weights that have it"
         )
-    return transplant(fresh, source.variables, skip=lacking, log=log, origin=source.path)
+    return transplant(fresh, source.variables, skip=skip, log=log, origin=source.path)
 
 
 def transplant(fresh: Tree, source: Tree, *, skip: Sequence[str], log: Callable[[str], None], origin: str) -> Tree:
-    """`fresh` with every value of `source`, except those of the scopes `skip`.
+    """Returns `fresh` with every value of `source`, except those of the scopes `skip`.
 
     Args:
       fresh: `{"params", "batch_stats"}` of the model that is about to be trained.
@@ -140,7 +148,7 @@ def transplant(fresh: Tree, source: Tree, *, skip: Sequence[str], log: Callable[
 
 
 def flat(tree: Tree) -> dict[str, np.ndarray]:
-    """`{"params/stem/conv/kernel": array, ...}`."""
+    """Returns {"params/stem/conv/kernel": array, ...}."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {_name(path): leaf for path, leaf in leaves}
 
@@ -150,7 +158,7 @@ def _name(path: tuple) -> str:
 
 
 def _ranges(names: list[str]) -> str:
-    """'block_00 ... block_14, last_conv, stem': numbered names as one range."""
+    """Returns 'block_00 ... block_14, last_conv, stem': numbered names as one range."""
     blocks = [name for name in names if name.startswith("block")]
     others = [name for name in names if name not in blocks]
     if len(blocks) > 2:

@@ -18,6 +18,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mnet_jax.runtime import settle_libtpu
+from mnet_jax.training.run_plan import RunPlan, fewest_parts
 
 AXIS = "batch"  # the name by which a step calls the devices
 
@@ -56,7 +57,7 @@ def uncached_compilation() -> Iterator[None]:
 
 
 def describe_tpu(topology: str) -> list[jax.Device]:
-    """The devices of a TPU slice such as "v5e:8x8" or "v4:2x2x1", for programs that are compiled and not run.
+    """Returns the devices of a TPU slice such as "v5e:8x8" or "v4:2x2x1", for programs that are compiled and not run.
 
     v4's two cores a chip are one device, as Cloud TPU has them.
 
@@ -80,21 +81,12 @@ def describe_tpu(topology: str) -> list[jax.Device]:
 class Devices:
     """The devices of a run: `count` over all processes, and how state and batches get onto those of this one."""
 
-    def __init__(self, num_devices: int | None = None, *, described: Sequence[jax.Device] = ()):
-        """Takes all devices, or the first `num_devices` of a run with one process.
-
-        Args:
-          num_devices: how many; None means all.
-          described: devices of a machine that is not here (`describe_tpu`), all of them at once as if this process had
-            them: `pmap(...).lower(...)` compiles for them, nothing can run.
+    def __init__(self, num_devices: int | None = None):
+        """Takes all devices, or the first `num_devices` of a run with one process (None: all).
 
         Raises:
           ValueError: if there are fewer, or if a run of several processes asks for a part of its devices.
         """
-        if described:
-            self.count, self.local, self._devices = len(described), list(described), list(described)
-            self.process_index, self.process_count = 0, 1
-            return
         available = jax.device_count()
         num_devices = available if num_devices is None else num_devices
         if num_devices > available or (jax.process_count() > 1 and num_devices != available):
@@ -113,26 +105,19 @@ class Devices:
         self._devices = None if num_devices == available else self.local
 
     def replicate(self, tree: Any) -> Any:
-        """A copy of the tree on each device of this process, as the step takes and returns it."""
+        """Returns a copy of the tree on each device of this process, as the step takes and returns it."""
         return jax.device_put(tree, self._replicated)
 
     def pmap(self, step: Callable, *, donate_state: bool) -> Callable:
-        """`step(state, batch)` on all devices: the state whole on each, the batch split on its first axis."""
-        return jax.pmap(
-            step,
-            AXIS,
-            in_axes=(None, 0),
-            out_axes=None,
-            devices=self._devices,
-            donate_argnums=(0,) if donate_state else (),
-        )
+        """Returns `step(state, batch)` on all devices: the state whole on each, the batch split on its first axis."""
+        return _pmap(step, self._devices, donate_state=donate_state)
 
     def pmap_each(self, function: Callable) -> Callable:
-        """`function(tree, arrays)` on the devices of this process alone: `[devices, B, ...]` -> the same, B by B."""
+        """Returns `function(tree, arrays)` on the devices of this process alone; arrays are [devices, B, ...]."""
         return jax.pmap(function, AXIS, in_axes=(None, 0), devices=self.local)
 
     def compile_ahead(self, step: Callable, tree: Any, batch: dict[str, jax.ShapeDtypeStruct]) -> Callable[[], object]:
-        """Compiles `step`, as `pmap` made it, beside what the caller does; its first call then finds the program.
+        """Starts to compile `step`, as `pmap` made it, in a thread; its first call then finds the program.
 
         One at a time, in the order of these calls. With several processes nothing happens ahead: there jax lowers a
         program from arrays alone, and a donated state would be copied for it.
@@ -154,11 +139,11 @@ class Devices:
         return self._compiler.submit(lambda: step.lower(held, fed).compile()).result
 
     def split(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """`[B, ...]` of this process to `[devices, B / devices, ...]`."""
+        """Returns arrays [B, ...] of this process as [devices, B / devices, ...]."""
         return {name: x.reshape(len(self.local), -1, *x.shape[1:]) for name, x in batch.items()}
 
     def feed(self, batches: Iterable[dict[str, np.ndarray]], *, ahead: int = 2) -> Iterator[dict[str, jax.Array]]:
-        """Batches on the devices, `ahead` of them on their way while a step runs."""
+        """Yields batches on the devices, `ahead` of them on their way while a step runs."""
         placed = (jax.device_put(self.split(batch), self._split) for batch in batches)
         queue = collections.deque(itertools.islice(placed, ahead))
         while queue:
@@ -166,6 +151,59 @@ class Devices:
             queue.extend(itertools.islice(placed, 1))
 
 
+class DescribedDevices:
+    """The devices of a machine that is not here (`describe_tpu`), for programs that are lowered and compiled only."""
+
+    def __init__(self, devices: Sequence[jax.Device]):
+        self.count, self.local = len(devices), list(devices)
+
+    def pmap(self, step: Callable, *, donate_state: bool) -> Callable:
+        """Returns `step(state, batch)` on all of them; it can be lowered and compiled, and not run."""
+        return _pmap(step, self.local, donate_state=donate_state)
+
+
+def _pmap(step: Callable, devices: Sequence[jax.Device] | None, *, donate_state: bool) -> Callable:
+    donated = (0,) if donate_state else ()
+    return jax.pmap(step, AXIS, in_axes=(None, 0), out_axes=None, devices=devices, donate_argnums=donated)
+
+
 def fetch(tree: Any) -> Any:
-    """NumPy copies of a replicated tree, which stay valid when the original is donated."""
+    """Returns NumPy copies of a replicated tree, which stay valid when the original is donated."""
     return jax.tree.map(lambda x: np.array(x, copy=True), tree)
+
+
+def memory_advice(excess: float, device_batch: int, devices: int, parts: int) -> str:
+    """Returns what to type where a step does not fit into a device's memory: more parts, or a smaller batch.
+
+    Args:
+      excess: by what factor there are too many images at a time, at least.
+      device_batch: images a device in a step.
+      devices: of the run.
+      parts: of a device's batch as it is.
+    """
+    more = fewest_parts(device_batch, parts * max(1, excess))
+    images = int(device_batch / parts / excess)
+    smaller = parts * 2 ** max(0, images.bit_length() - 1) * devices
+    text = f"type --config.train.batch_size={smaller}"
+    if more is not None:
+        text = f"type --config.train.accumulate_steps={more} (the same batch in {more} parts, one by one) or {text}"
+    return text
+
+
+@contextlib.contextmanager
+def memory_errors(run_plan: RunPlan) -> Iterator[None]:
+    """Turns the error of a step that does not fit, compiled or run inside, into one that says what to type.
+
+    Raises:
+      ValueError: in place of JAX's error.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        excess = 2  # how much too large it is is not known here
+        advice = memory_advice(excess, run_plan.device_batch, run_plan.num_devices, run_plan.num_parts)
+        raise ValueError(
+            f"a step of {run_plan.device_batch} images a device does not fit into its memory: {advice}"
+        ) from error

@@ -6,6 +6,7 @@ import math
 import ml_collections
 
 from mnet_jax import config as configs
+from mnet_jax import schema
 from mnet_jax.data.catalog import DatasetInfo
 
 
@@ -71,7 +72,7 @@ def derive(config: ml_collections.ConfigDict, info: DatasetInfo, num_devices: in
             f"try --config.train.batch_size={fit}"
         )
     steps_per_epoch = info.num_train / batch
-    durations = {pair[0]: _steps(config, pair, steps_per_epoch) for pair in configs.DURATIONS}
+    durations = {pair[0]: _steps(config, pair, steps_per_epoch) for pair in schema.DURATIONS}
     total_steps = max(1, round(durations["train.num_epochs"]))
     warmup_steps = round(durations["schedule.warmup_epochs"] or 0)
     if warmup_steps >= total_steps and warmup_steps > 0:

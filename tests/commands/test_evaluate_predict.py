@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 
 from mnet_jax.commands.cli import main
 from mnet_jax.data.digits import is_test
-from mnet_jax.training.reporting import read_rows
+from mnet_jax.training.reporting.run_files import read_rows
 
 MNET = pathlib.Path(sys.executable).with_name("mnet")
 

@@ -15,7 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnet_jax.training.reporting import Reporter, read_rows, summary_lines
+from mnet_jax.tasks.classification.task import Classification
+from mnet_jax.training.reporting.reporter import Reporter
+from mnet_jax.training.reporting.run_files import read_rows
+from mnet_jax.training.reporting.text import summary_lines
+
+TASK = Classification(num_classes=10, mean=(127.5,) * 3, std=(127.5,) * 3)
+TOP1 = TASK.metrics[0]
 
 
 def strict_rows(workdir):
@@ -31,7 +37,7 @@ def strict_rows(workdir):
 
 def run(workdir, *, start=0, stop=120, total=120):
     """A run that reports every 10 steps and evaluates every 40, closed as a killed one would leave its files."""
-    reporter = Reporter(workdir, total_steps=total, start_step=start, steps_per_epoch=12.0, batch_size=8)
+    reporter = Reporter(workdir, TASK, TOP1, total_steps=total, start_step=start, steps_per_epoch=12.0, batch_size=8)
     for step in range(start + 1, stop + 1):
         reporter.advance(step)
         if step % 10 == 0:
@@ -43,7 +49,7 @@ def run(workdir, *, start=0, stop=120, total=120):
 
 
 def test_rows_are_strict_json_with_kind_step_epoch_and_time(tmp_path):
-    with Reporter(tmp_path, total_steps=10, steps_per_epoch=4.0) as reporter:
+    with Reporter(tmp_path, TASK, TOP1, total_steps=10, steps_per_epoch=4.0) as reporter:
         reporter.train(
             5, {"loss": np.float32(0.5), "top1": jnp.float32(0.25), "grad_norm": math.nan, "other": math.inf}
         )
@@ -92,7 +98,7 @@ def test_a_fresh_start_drops_all_rows(tmp_path):
 
 def test_a_process_that_is_not_main_writes_nothing(tmp_path, capfd):
     place = tmp_path / "run"
-    with Reporter(place, total_steps=10, is_main=False, steps_per_epoch=2.0) as reporter:
+    with Reporter(place, TASK, TOP1, total_steps=10, is_main=False, steps_per_epoch=2.0) as reporter:
         reporter.info("hello")
         reporter.advance(1)
         reporter.train(1, {"loss": 1.0})
@@ -157,7 +163,7 @@ def test_finish_draws_and_says_what_to_type_next(tmp_path, capfd):
 
 def test_an_exception_closes_without_a_summary(tmp_path, capfd):
     def fail():
-        with Reporter(tmp_path, total_steps=10) as reporter:
+        with Reporter(tmp_path, TASK, TOP1, total_steps=10) as reporter:
             reporter.train(5, {"loss": 1.0})
             raise KeyError("stop")
 
@@ -172,19 +178,21 @@ def test_summary_of_a_stopped_run_and_of_one_without_rows():
         {"kind": "eval", "step": 10, "epoch": 1.0, "elapsed": 100.0, "top1": 0.9, "top5": 1.0, "num_images": 5},
         {"kind": "eval", "step": 20, "epoch": 2.0, "elapsed": 3700.0, "top1": 0.8, "top5": 1.0, "num_images": 5},
     ]
-    lines = summary_lines(rows, workdir="runs/a", total_steps=30)
+    lines = summary_lines(rows, TASK, TOP1, workdir="runs/a", total_steps=30)
     assert lines[0] == "Stopped: step 20 of 30, epoch 2, in 1 h 01 min"
     assert lines[1] == "  best   top-1  90.00 %   top-5 100.00 %   at step 10 on 5 images"
     assert lines[2] == "  final  top-1  80.00 %   top-5 100.00 %   at step 20 on 5 images"
     assert "continues from the last checkpoint" in "\n".join(lines)
-    assert summary_lines([], workdir="runs/a", total_steps=30)[0] == "Stopped: step 0 of 30, epoch 0, in 0 s"
+    assert (
+        summary_lines([], TASK, TOP1, workdir="runs/a", total_steps=30)[0] == "Stopped: step 0 of 30, epoch 0, in 0 s"
+    )
 
 
 def test_summary_says_what_to_do_where_steps_waited_for_data():
     def text(*waits):
         row = {"kind": "train", "epoch": 1.0, "elapsed": 1.0}
         rows = [{**row, "step": step, "data_wait": wait} for step, wait in enumerate(waits, 1)]
-        return "\n".join(summary_lines(rows, workdir="runs/a", total_steps=len(waits)))
+        return "\n".join(summary_lines(rows, TASK, TOP1, workdir="runs/a", total_steps=len(waits)))
 
     assert "waited 45 % of the time for data: `mnet prepare`" in text(0.1, 0.45, 0.9)
     assert "waited" not in text(0.9, 0.1, 0.15)  # the first window has the start-up in it
@@ -193,9 +201,12 @@ def test_summary_says_what_to_do_where_steps_waited_for_data():
 
 FULL_DISK = """
 import resource, sys
-from mnet_jax.training.reporting import Reporter
+from mnet_jax.tasks.classification.task import Classification
+from mnet_jax.training.reporting.reporter import Reporter
 
-reporter = Reporter(sys.argv[1], total_steps=100)
+TASK = Classification(num_classes=10, mean=(127.5,) * 3, std=(127.5,) * 3)
+
+reporter = Reporter(sys.argv[1], TASK, TASK.metrics[0], total_steps=100)
 _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # a write past 1,000 bytes fails, halfway too
 for step in range(1, 31):
@@ -221,9 +232,12 @@ def test_a_full_disk_tears_no_line_and_loses_none(tmp_path):
 
 BAR = """
 import sys, time
-from mnet_jax.training.reporting import Reporter
+from mnet_jax.tasks.classification.task import Classification
+from mnet_jax.training.reporting.reporter import Reporter
 
-reporter = Reporter(sys.argv[1], total_steps=60, steps_per_epoch=12.0)
+TASK = Classification(num_classes=10, mean=(127.5,) * 3, std=(127.5,) * 3)
+
+reporter = Reporter(sys.argv[1], TASK, TASK.metrics[0], total_steps=60, steps_per_epoch=12.0)
 reporter.info("a line above the bar")
 for step in range(1, 61):
     time.sleep(0.01)
@@ -298,3 +312,17 @@ def test_a_bucket_holds_whole_copies(tmp_path):
     assert len(list((place / "tensorboard").iterdir())) == 2
     assert (place / "curves.png").exists()
     assert "mnet evaluate --checkpoint bucket://photos/run" in (place / "train.log").read_text()
+
+
+def test_the_best_is_the_one_that_step_best_loads():
+    """By the config's own metric: with the loss it is another evaluation than with top-1."""
+    rows = [
+        {"kind": "eval", "step": 10, "epoch": 1.0, "elapsed": 1.0, "top1": 0.9, "loss": 2.0, "num_images": 5},
+        {"kind": "eval", "step": 20, "epoch": 2.0, "elapsed": 2.0, "top1": 0.8, "loss": 1.0, "num_images": 5},
+    ]
+    by_top1 = summary_lines(rows, TASK, TOP1, workdir="runs/a", total_steps=20)
+    by_loss = summary_lines(rows, TASK, TASK.metric("loss"), workdir="runs/a", total_steps=20)
+    assert by_top1[1].endswith("at step 10 on 5 images")
+    assert "  mnet evaluate --checkpoint runs/a --step best" in by_top1
+    assert by_loss[1].endswith("at step 20 on 5 images")
+    assert "  mnet evaluate --checkpoint runs/a" in by_loss

@@ -1,7 +1,6 @@
 """Configs: every bad one gets one clear line; durations and batches come out right."""
 
 import ast
-import importlib
 import json
 import pathlib
 
@@ -11,6 +10,7 @@ import pytest
 from mnet_jax import config as configs
 from mnet_jax import schema
 from mnet_jax.data.catalog import DatasetInfo
+from mnet_jax.training.run_plan import derive, due
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("[!_]*.py") if path.stem != "default")
@@ -72,13 +72,12 @@ BAD = [
     ("train__batch_size", None, "no default of its own"),
     ("train__num_epochs", 3.0, "two units for one duration.*--config.train.num_epochs=None"),
     ("train__num_steps", None, "length of the run is missing"),
-    ("train__label_smoothing", -0.1, "at least 0"),
+    ("task__label_smoothing", -0.1, "at least 0"),
     ("optimizer__name", "rmsprob", "Did you mean 'rmsprop'"),
     ("optimizer__epsilon", 0.0, "above 0"),
     ("schedule__name", "exponential", "needs schedule.decay_epochs or schedule.decay_steps"),
     ("schedule__lr_per_256", -1.0, "above 0"),
     ("ema__decay", 1.0, "below 1"),
-    ("checkpoint__best_metric", "accuracy", "'top1', 'top5', 'loss'"),
     ("augment__erase_prob", 1.5, "augment.erase_prob"),
     ("augment__randaugment_magnitude", 15.0, "augment.randaugment_magnitude"),
     ("augment__hue", 0.7, "augment.hue"),
@@ -104,19 +103,19 @@ def test_missing_field_is_named():
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_configs_are_valid_and_survive_json(name):
-    config = importlib.import_module(f"configs.{name}").get_config()
+    config = configs.load(name)
     if name in ("finetune", "finetune_full", "quantize"):
         config.init.checkpoint = "runs/some"
     configs.validate(config)
     again = configs.from_json(configs.to_json(config))
     configs.validate(again)
-    assert configs.difference(config, again) == []
+    assert configs.difference(config, again) == {}
     assert configs.to_json(again) == configs.to_json(config)
 
 
 def test_docstring_names_its_own_file():
     for name in CONFIGS:
-        text = importlib.import_module(f"configs.{name}").__doc__
+        text = ast.get_docstring(ast.parse((ROOT / "configs" / f"{name}.py").read_text()))
         assert f"configs/{name}.py" in text or name == "digits"
         assert "python train.py" in text
 
@@ -136,7 +135,7 @@ def test_every_field_of_the_schema_is_read():
     for path in (ROOT / "mnet_jax").rglob("*.py"):
         read |= {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
     # durations are read by `derive` through DURATIONS
-    read |= {path.rpartition(".")[2] for pair in configs.DURATIONS for path in pair}
+    read |= {path.rpartition(".")[2] for pair in schema.DURATIONS for path in pair}
     assert [path for path in configs.flatten(schema.get_config()) if path.rpartition(".")[2] not in read] == []
 
 
@@ -144,11 +143,11 @@ def test_durations_become_steps():
     config = a_config(train__num_steps=None, train__num_epochs=3.0, train__batch_size=64, schedule__warmup_epochs=0.5)
     config.eval.every_epochs = 1.5
     config.checkpoint.every_steps = 7
-    run = configs.derive(config, an_info(1000), num_devices=8)
+    run = derive(config, an_info(1000), num_devices=8)
     assert run.total_steps == round(3 * 1000 / 64) == 47
     assert run.warmup_steps == round(0.5 * 1000 / 64) == 8
     assert run.eval_steps == 1.5 * 1000 / 64
-    assert [step for step in range(1, 48) if configs.due(step, run.eval_steps, 47)] == [24, 47]
+    assert [step for step in range(1, 48) if due(step, run.eval_steps, 47)] == [24, 47]
     assert (run.checkpoint_steps, run.device_batch) == (7, 8)
     assert run.epoch(run.total_steps) == pytest.approx(3.0, rel=0.01)
     # the evaluation batch is never larger than the set, and covers it with whole devices
@@ -156,16 +155,14 @@ def test_durations_become_steps():
 
 
 def test_rate_follows_the_batch():
-    rates = [
-        configs.derive(a_config(train__batch_size=batch), an_info(), num_devices=1).peak_lr for batch in (256, 1024)
-    ]
+    rates = [derive(a_config(train__batch_size=batch), an_info(), num_devices=1).peak_lr for batch in (256, 1024)]
     assert rates == pytest.approx([0.016, 0.064])
 
 
 def test_batch_must_divide_over_devices_and_parts():
     config = a_config(train__batch_size=100, train__accumulate_steps=2)
     with pytest.raises(ValueError, match=r"does not divide.*--config.train.batch_size=96"):
-        configs.derive(config, an_info(), num_devices=8)
+        derive(config, an_info(), num_devices=8)
 
 
 @pytest.mark.parametrize(
@@ -183,20 +180,61 @@ def test_batch_must_divide_over_devices_and_parts():
 )
 def test_a_device_takes_no_more_images_at_a_time_than_part_size(least, part_size, num_devices, parts):
     config = a_config(train__batch_size=96, train__accumulate_steps=least, train__part_size=part_size)
-    assert configs.derive(config, an_info(), num_devices).num_parts == parts
+    assert derive(config, an_info(), num_devices).num_parts == parts
 
 
 def test_warmup_longer_than_the_run():
     with pytest.raises(ValueError, match="warm-up of 10 steps"):
-        configs.derive(a_config(schedule__warmup_steps=10), an_info(), num_devices=1)
+        derive(a_config(schedule__warmup_steps=10), an_info(), num_devices=1)
 
 
 def test_due_happens_at_intervals_and_at_the_end():
-    assert [step for step in range(1, 11) if configs.due(step, 4, 10)] == [4, 8, 10]
-    assert [step for step in range(1, 11) if configs.due(step, None, 10)] == [10]
+    assert [step for step in range(1, 11) if due(step, 4, 10)] == [4, 8, 10]
+    assert [step for step in range(1, 11) if due(step, None, 10)] == [10]
 
 
 def test_difference_names_fields():
-    lines = configs.difference(a_config(seed=1), a_config(seed=2))
-    assert lines == ["seed: 1 here, 2 there"]
+    found = configs.difference(a_config(seed=1), a_config(seed=2))
+    assert found == {"seed": "seed: 1 here, 2 there"}
     assert isinstance(a_config(), ml_collections.ConfigDict)
+
+
+def test_fields_that_moved_are_found_in_old_checkpoints():
+    fields = json.loads(configs.to_json(a_config()))
+    del fields["task"]
+    fields["train"] |= {"label_smoothing": 0.3, "class_weights": "balanced", "feature_views": 8, "feature_dir": "x"}
+    fields["checkpoint"]["best_metric"] = "top1"
+    for name in ("embedding_views", "embedding_dir"):
+        del fields["train"][name]
+    config = configs.from_json(json.dumps(fields))
+    assert (config.task.label_smoothing, config.task.class_weights) == (0.3, "balanced")
+    assert (config.train.embedding_views, config.train.embedding_dir) == (8, "x")
+    assert config.task.name == "classification"
+
+
+def test_the_choices_are_those_of_the_models():
+    from mnet_jax.models import plans
+
+    assert set(schema.CHOICES["model.padding"]) == set(plans.PADDINGS)
+    assert set(schema.CHOICES["model.stem_stride"]) == set(plans.STEM_STRIDES)
+
+
+def test_a_config_is_found_by_its_path_or_its_bare_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(
+        "from mnet_jax import schema\ndef get_config():\n    config = schema.get_config()\n"
+        "    config.model.name = 'v2'\n    return config\n"
+    )
+    assert configs.load("mine.py").model.name == "v2"
+    assert configs.load("v3_small").model.name == "v3_small"
+    assert configs.load("v3_small", ["--config.model.width=0.5", "--config.data.mean=None"]).model.width == 0.5
+    with pytest.raises(ValueError, match=r"no config file 'v3_smal'.*Did you mean 'v3_small'\?"):
+        configs.load("v3_smal")
+
+
+def test_a_users_own_package_named_configs_is_not_ours(tmp_path, monkeypatch):
+    """The library imports no top-level package of that name."""
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "default.py").write_text("raise AssertionError('theirs')")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert configs.load("finetune_full").train.freeze == "none"

@@ -18,9 +18,9 @@ from mnet_jax.config import load as load_config
 from mnet_jax.models.specs import resolve
 from mnet_jax.models.tables import SPECS
 from mnet_jax.models.variables import initial_variables
-from mnet_jax.training import checkpoint, loop
+from mnet_jax.training import checkpoint, loop, setup
 from mnet_jax.training.initial import flat, transplant
-from mnet_jax.training.reporting import read_rows
+from mnet_jax.training.reporting.run_files import read_rows
 
 
 def variables(name="v3_small", num_classes=10, seed=0, width=0.25):
@@ -91,7 +91,7 @@ def tuning(digits_run, photos, place, **fields):
     config.init.checkpoint, config.data.folder = str(digits_run), str(photos)
     config.data.flip = False
     config.train.num_devices = 1
-    config.train.embedding_views, config.train.embedding_dir = 3, str(place / "features")
+    config.train.embedding_views, config.train.embedding_dir = 3, str(place / "embeddings")
     config.train.num_epochs, config.eval.every_epochs = 12.0, 1.0
     config.schedule.lr_per_256 = 0.2
     config.task.class_weights = "balanced"
@@ -173,9 +173,9 @@ def test_stopped_early_or_resumed_it_is_the_same(digits_run, photos, tuned, monk
 
     def scripted(start):
         values = iter(script[start:])
-        return lambda *_: lambda variables: {"top1": next(values), "top5": 1.0, "loss": 1.0, "num_images": 37}
+        return lambda *_, **__: lambda variables: {"top1": next(values), "top5": 1.0, "loss": 1.0, "num_images": 37}
 
-    monkeypatch.setattr(loop, "Evaluator", scripted(0))
+    monkeypatch.setattr(setup, "Evaluator", scripted(0))
     loop.train(config, str(place / "whole"))
     said = capsys.readouterr().err
     assert "3 views each) read from" in said
@@ -184,12 +184,12 @@ def test_stopped_early_or_resumed_it_is_the_same(digits_run, photos, tuned, monk
     assert [row["top1"] for row in whole] == list(script[:4])
 
     after = whole[2]["step"] + 1  # one evaluation without a better one counts already
-    monkeypatch.setattr(loop, "Evaluator", scripted(0))
+    monkeypatch.setattr(setup, "Evaluator", scripted(0))
     with monkeypatch.context() as patch:
         patch.setattr(loop.Preemption, "reached", lambda self, step: step == after)
         loop.train(config, str(place / "resumed"))
     assert f"Asked to stop: saved step {after}" in capsys.readouterr().err
-    monkeypatch.setattr(loop, "Evaluator", scripted(3))
+    monkeypatch.setattr(setup, "Evaluator", scripted(3))
     loop.train(config, str(place / "resumed"))
     assert_same_checkpoint(place / "whole", place / "resumed")
     assert [row["top1"] for row in evals(place / "resumed")] == list(script[:4])
@@ -273,8 +273,8 @@ def test_load_by_step_best_and_directory(digits_run):
     assert not np.array_equal(raw["params"]["stem"]["kernel"], averaged["params"]["stem"]["kernel"])
 
 
-def test_load_pretrained_takes_a_run_too(digits_run):
-    trained = load_pretrained(digits_run, model="v1", width=0.25)
-    assert trained.class_names[0] == "0"
-    with pytest.raises(ValueError, match="is model 'v1', not 'v2'"):
-        load_pretrained(digits_run, model="v2")
+def test_a_run_is_no_published_weights(digits_run):
+    with pytest.raises(
+        ValueError, match=r"is the directory of a run: .*--checkpoint.*init\.checkpoint.*load_checkpoint"
+    ):
+        load_pretrained(digits_run)

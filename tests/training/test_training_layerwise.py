@@ -17,6 +17,7 @@ from mnet_jax.training.run_plan import derive
 from mnet_jax.training.state import new_state
 from mnet_jax.training.step import make_train_step
 
+OWN = ("classifier",)
 INFO = DatasetInfo(
     name="set", num_classes=3, class_names=("a", "b", "c"), num_train=64, num_eval=8, train_split="train",
     eval_split="test", mean=(127.5,) * 3, std=(127.5,) * 3,
@@ -25,10 +26,10 @@ INFO = DatasetInfo(
 
 def test_factors_fall_from_the_classifier_to_the_stem():
     names = ["block_01", "block_00", "head", "classifier", "stem", "last_conv"]
-    assert layerwise.in_order(names) == ["stem", "block_00", "block_01", "last_conv", "head", "classifier"]
-    factors = layerwise.rate_factors(names, backbone_lr=0.5, layer_decay=0.8)
+    assert layerwise.in_order(names, OWN) == ["stem", "block_00", "block_01", "last_conv", "head", "classifier"]
+    factors = layerwise.rate_factors(names, OWN, backbone_lr=0.5, layer_decay=0.8)
     expected = [0.5 * 0.8**5, 0.5 * 0.8**4, 0.5 * 0.8**3, 0.5 * 0.8**2, 0.5 * 0.8, 1.0]
-    assert [factors[name] for name in layerwise.in_order(names)] == pytest.approx(expected)
+    assert [factors[name] for name in layerwise.in_order(names, OWN)] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("rule", ["sgd", "rmsprop", "adamw"])
@@ -41,7 +42,7 @@ def test_a_factor_is_a_learning_rate(rule):
         config.train.num_steps, config.train.batch_size = 10, 256
         config.schedule.name, config.schedule.lr_per_256 = "constant", rate
         config.optimizer.name, config.optimizer.backbone_lr = rule, backbone_lr
-        optimizer = make_optimizer(config, derive(config, INFO, 1))
+        optimizer = make_optimizer(config, make_schedule(config, derive(config, INFO, 1)), OWN)
         values, state = params, optimizer.init(params)
         for step in range(5):
             gradients = jax.tree.map(lambda p, step=step: jnp.cos(3 * p + step), params)
@@ -65,14 +66,16 @@ def frozen():
     config.ema.decay = 0.9
     run, devices = derive(config, INFO, 2), Devices(2)
     model, task = build_model(config, INFO, axis_name=AXIS), build_task(config, INFO)
-    optimizer = make_optimizer(config, run)
+    schedule = make_schedule(config, run)
+    optimizer = make_optimizer(config, schedule, task.own_scopes)
     from mnet_jax.models.variables import initial_variables
 
     first = new_state(initial_variables(model.plan, 0), optimizer, ema=True)
-    step = make_train_step(model, task, optimizer, make_schedule(config, run), config, AXIS)
+    step = make_train_step(model, task, optimizer, schedule, config, AXIS)
     step = devices.pmap(step, donate_state=False)
     rng = np.random.default_rng(0)
-    batch = {"image": rng.integers(0, 256, (8, 32, 32, 3), np.uint8), "label": np.arange(8, dtype=np.int32) % 3}
+    batch = {"image": rng.integers(0, 256, (8, 32, 32, 3), np.uint8), "label": np.arange(8, dtype=np.int32) % 3,
+             "mask": np.ones(8, np.float32)}  # fmt: skip
     state = devices.replicate(first)
     for _ in range(2):
         state, metrics = step(state, devices.split(batch))

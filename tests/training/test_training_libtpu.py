@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from mnet_jax.training import libtpu
+from mnet_jax import runtime
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_a_users_options_stay(given, then, monkeypatch):
     if given is not None:
         monkeypatch.setenv("LIBTPU_INIT_ARGS", given)
     for _ in range(2):  # called by the command and again by what it starts
-        libtpu.settle_libtpu()
+        runtime.settle_libtpu()
         assert os.environ["LIBTPU_INIT_ARGS"] == then
     assert os.environ["TPU_WORKER_HOSTNAMES"] == "theirs"
 

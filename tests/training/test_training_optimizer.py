@@ -67,7 +67,7 @@ def gradients(step):
 
 
 def run(config, num_steps=5):
-    optimizer = make_optimizer(config, a_plan())
+    optimizer = make_optimizer(config, make_schedule(config, a_plan()), ("classifier",))
     params, state = PARAMS, optimizer.init(PARAMS)
     for step in range(num_steps):
         updates, state = optimizer.update(gradients(step), state, params)
@@ -137,8 +137,8 @@ def test_adamw_decouples_decay():
 
 def test_clipping_scales_the_whole_gradient():
     config = constant(name="sgd", momentum=0.0, weight_decay=0.0, clip_norm=0.5)
-    updates, _ = make_optimizer(config, a_plan()).update(
-        gradients(0), make_optimizer(config, a_plan()).init(PARAMS), PARAMS
+    updates, _ = make_optimizer(config, make_schedule(config, a_plan()), ("classifier",)).update(
+        gradients(0), make_optimizer(config, make_schedule(config, a_plan()), ("classifier",)).init(PARAMS), PARAMS
     )
     norm = np.sqrt(sum(float((leaf**2).sum()) for leaf in jax.tree.leaves(updates)))
     assert norm == pytest.approx(0.1 * 0.5, rel=1e-5)

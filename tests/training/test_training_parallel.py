@@ -7,8 +7,7 @@ import pytest
 
 from mnet_jax import schema
 from mnet_jax.data import catalog
-from mnet_jax.training.device_memory import advised
-from mnet_jax.training.parallel import Devices
+from mnet_jax.training.parallel import Devices, memory_errors
 from mnet_jax.training.run_plan import derive
 
 
@@ -59,7 +58,7 @@ def test_a_step_that_does_not_fit_says_what_to_type():
     config = schema.get_config()
     config.train.num_steps = 10
     run = derive(config, catalog.published(config.data), 2)
-    with pytest.raises(ValueError, match=r"512 images.*accumulate_steps=2 .*batch_size=512"), advised(config, run):
+    with pytest.raises(ValueError, match=r"512 images.*accumulate_steps=2 .*batch_size=512"), memory_errors(run):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm.")
-    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"), advised(config, run):
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"), memory_errors(run):
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")

@@ -67,7 +67,8 @@ class Run:
         run = derive(config, info, num_devices)
         model = model or Linear()
         task = Classification(num_classes=3, label_smoothing=config.task.label_smoothing, mean=info.mean, std=info.std)
-        schedule, optimizer = make_schedule(config, run), make_optimizer(config, run)
+        schedule = make_schedule(config, run)
+        optimizer = make_optimizer(config, schedule, task.own_scopes)
         self.state = self.devices.replicate(
             new_state(
                 model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False), optimizer, ema=config.ema.decay > 0
@@ -196,7 +197,8 @@ def test_eight_devices_equal_one(tmp_path):
         devices = Devices(num_devices)
         run = derive(config, info, num_devices)
         model = MobileNet(cut_plan(info.num_classes), norm_axis_name=AXIS)
-        schedule, optimizer = make_schedule(config, run), make_optimizer(config, run)
+        schedule = make_schedule(config, run)
+        optimizer = make_optimizer(config, schedule, task.own_scopes)
         start = new_state(initial_variables(model.plan, 0), optimizer, ema=True)
         state = devices.replicate(start)
         step = devices.pmap(make_train_step(model, task, optimizer, schedule, config, AXIS), donate_state=True)

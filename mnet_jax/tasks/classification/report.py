@@ -7,24 +7,20 @@ confusion.png     the same as a picture
 mistakes.png      the worst mistakes: the pictures of which the model was most sure and wrong
 """
 
-import csv
 import dataclasses
-import io
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
-import ml_collections
 import numpy as np
 import scipy.special
 from etils import epath
 
-from mnet_jax.data import views
 from mnet_jax.data.catalog import DatasetInfo
-from mnet_jax.models import MobileNet
-from mnet_jax.tasks.classification.task import Classification
-from mnet_jax.training.embeddings import ClassifierOnly
-from mnet_jax.training.parallel import Devices
-from mnet_jax.training.state import Tree
+from mnet_jax.data.dataset import Dataset
+from mnet_jax.files import write_csv, write_whole
+from mnet_jax.tasks.classification.confusion import draw_confusion
+from mnet_jax.tasks.classification.mistakes import Mistake, draw_mistakes
+from mnet_jax.tasks.task import Task
 
 MAX_CLASSES = 200  # a table and a picture of more are for nobody's eyes
 NUM_MISTAKES = 24  # pictures on the sheet
@@ -82,65 +78,58 @@ class ClassScore:
         return 2 * self.correct / whole if whole else None
 
 
-def predict(
-    model: MobileNet | ClassifierOnly,
-    task: Classification,
-    variables: Tree,
-    batches: Iterable[dict[str, np.ndarray]],
-    devices: Devices,
-) -> Predictions:
-    """Runs the model over all of a split's host batches on the devices of this process. Padding is left out."""
-    variables = devices.replicate(variables)
-    step = devices.pmap_each(lambda variables, batch: model.apply(variables, task.eval_inputs(batch), train=False))
+def refusal(task: Task, info: DatasetInfo) -> str | None:
+    """Returns why there can be no report, before anything is predicted; None where there can."""
+    del task
+    if info.num_classes > MAX_CLASSES:
+        return f"No confusion matrix: {info.num_classes} classes, at most {MAX_CLASSES} can be read (eval.report)"
+    return None
+
+
+def collect(outputs: Iterable[tuple[np.ndarray, Mapping[str, np.ndarray]]]) -> Predictions:
+    """Returns the predictions of a split from (logits float32 [n, num_classes], batch) of its real examples."""
     labels, probabilities = [], []
-    for batch in batches:
-        logits = np.asarray(step(variables, devices.split(batch)), np.float32)
-        logits = logits.reshape(-1, logits.shape[-1])[batch["mask"] > 0]
-        labels.append(batch["label"][batch["mask"] > 0])
-        probabilities.append(scipy.special.softmax(logits, axis=-1))
+    for logits, batch in outputs:
+        labels.append(batch["label"])
+        probabilities.append(scipy.special.softmax(np.asarray(logits, np.float32), axis=-1))
     return Predictions(np.concatenate(labels), np.concatenate(probabilities))
 
 
 def report(
+    task: Task,
+    outputs: Iterable[tuple[np.ndarray, Mapping[str, np.ndarray]]],
+    dataset: Dataset,
     workdir: str,
-    predictions: Predictions,
-    config: ml_collections.ConfigDict,
-    info: DatasetInfo,
     *,
     step: int,
-    log: Callable[[str], None],
-) -> None:
-    """Writes the files into a run's directory and logs the table; a failure costs the files, not the run."""
-    if info.num_classes > MAX_CLASSES:
-        log(f"No confusion matrix: {info.num_classes} classes, at most {MAX_CLASSES} can be read (eval.report)")
-        return
+) -> list[str]:
+    """Writes the files into a run's directory and returns the lines of the log: how many are right, and the table."""
+    del task
+    predictions, split = collect(outputs), dataset.info.eval_split
+    scores = write(
+        workdir,
+        predictions,
+        dataset.info,
+        files=dataset.file_names(split),
+        picture=lambda rows: dataset.pictures(split, rows),
+        title=f"{os.path.basename(os.path.abspath(workdir))}, step {step}",
+    )
     right = int((predictions.predicted == predictions.labels).sum())
-    log(f"The best evaluation, step {step}: {right:,} of {len(predictions.labels):,} right")
-    try:
-        scores = write(
-            workdir,
-            predictions,
-            info,
-            files=views.file_names(config.data, info.eval_split),
-            picture=lambda rows: views.pictures(config.data, info, split=info.eval_split, indices=rows),
-            title=f"{os.path.basename(os.path.abspath(workdir))}, step {step}",
-        )
-    except (OSError, ValueError) as error:
-        log(f"warning: the report was not written: {error}")
-        return
-    for line in table_lines(scores):
-        log(line)
-    log(f"Written to {workdir}: confusion.png, mistakes.png, predictions.csv, classes.csv, confusion.csv")
+    return [
+        f"The best evaluation, step {step}: {right:,} of {len(predictions.labels):,} right",
+        *table_lines(scores),
+        f"Written to {workdir}: confusion.png, mistakes.png, predictions.csv, classes.csv, confusion.csv",
+    ]
 
 
 def class_scores(confusion: np.ndarray, names: tuple[str, ...]) -> list[ClassScore]:
-    """One row a class, in the order of the classes."""
+    """Returns one row a class, in the order of the classes, from counts int [true class, predicted class]."""
     images, predicted, correct = confusion.sum(1), confusion.sum(0), confusion.diagonal()
     return [ClassScore(name, *map(int, row)) for name, *row in zip(names, images, predicted, correct, strict=True)]
 
 
 def table_lines(scores: list[ClassScore], most: int = 20) -> list[str]:
-    """The per-class table for the log; of more than `most` classes the ones with the lowest F1."""
+    """Returns the per-class table for the log; of more than `most` classes the ones with the lowest F1."""
     known = [score for score in scores if score.images or score.predicted]
     shown = known if len(known) <= most else sorted(known, key=lambda score: score.f1 or 0.0)[:most]
     width = min(32, max(len("class"), *(len(score.name) for score in shown)))
@@ -164,7 +153,7 @@ def write(
     picture: Callable[[np.ndarray], Iterable[np.ndarray]],
     title: str,
 ) -> list[ClassScore]:
-    """Writes all files into `directory` (local or gs://), each moved into place as a whole.
+    """Writes all files into `directory` (local or gs://) and returns the row of each class.
 
     Args:
       directory: exists already.
@@ -174,9 +163,6 @@ def write(
       picture: places in the split -> their pictures, uint8 [H, W, 3] each.
       title: of the pictures.
     """
-    from mnet_jax.tasks.classification.confusion import draw_confusion
-    from mnet_jax.tasks.classification.mistakes import Mistake, draw_mistakes
-
     root, names = epath.Path(directory), info.class_names
     confusion = predictions.confusion()
     scores = class_scores(confusion, names)
@@ -188,36 +174,21 @@ def write(
     lines = [
         (described[i], names[predictions.labels[i]], names[guess[i]], f"{sure[i]:.4f}", f"{true[i]:.4f}") for i in rows
     ]
-    _save(root / "predictions.csv", _csv([header, *lines]))
+    write_csv(root / "predictions.csv", header, lines)
     header = ("class", "images", "predicted", "correct", "precision", "recall", "f1")
     lines = [(s.name, s.images, s.predicted, s.correct, *map(_share, (s.precision, s.recall, s.f1))) for s in scores]
-    _save(root / "classes.csv", _csv([header, *lines]))
-    table = [
-        ("true \\ predicted", *names),
-        *((name, *row) for name, row in zip(names, confusion.tolist(), strict=True)),
-    ]
-    _save(root / "confusion.csv", _csv(table))
-    _save(root / "confusion.png", draw_confusion(confusion, names, title=title))
+    write_csv(root / "classes.csv", header, lines)
+    table = [(name, *row) for name, row in zip(names, confusion.tolist(), strict=True)]
+    write_csv(root / "confusion.csv", ("true \\ predicted", *names), table)
+    write_whole(root / "confusion.png", draw_confusion(confusion, names, title=title))
     worst = predictions.worst(NUM_MISTAKES)
     mistakes = [
         Mistake(pixels, names[predictions.labels[i]], names[guess[i]], float(sure[i]), described[i])
         for i, pixels in zip(worst, picture(worst) if len(worst) else (), strict=True)
     ]
     total = int(confusion.sum() - confusion.trace())
-    _save(root / "mistakes.png", draw_mistakes(mistakes, num_wrong=total, num_images=len(rows), title=title))
+    write_whole(root / "mistakes.png", draw_mistakes(mistakes, num_wrong=total, num_images=len(rows), title=title))
     return scores
-
-
-def _csv(rows: Iterable[Iterable[object]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()
-
-
-def _save(path: epath.Path, contents: bytes) -> None:
-    beside = path.parent / f"{path.name}.part"
-    beside.write_bytes(contents)
-    beside.replace(path)
 
 
 def _share(share: float | None) -> str:

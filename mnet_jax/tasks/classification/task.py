@@ -66,10 +66,21 @@ class Classification(Task):
         raise NotImplementedError
 
     def fitted(self, read: Callable[[str], np.ndarray]) -> "Classification":
-        """Returns the task with class weights from the labels to learn from, where `task.class_weights` asks for them."""
+        """Returns the task with class weights from the labels of the training split, where the config asks for them."""
         if not self.balanced:
             return self
         return dataclasses.replace(self, class_weights=balanced_weights(read("label"), self.num_classes))
+
+    def advice(self, read: Callable[[str], np.ndarray], info: DatasetInfo) -> list[str]:
+        """Returns a line where a class has three times as many photos to learn from as another."""
+        counts = np.bincount(read("label"), minlength=self.num_classes)
+        most, fewest = int(counts.argmax()), int(np.where(counts, counts, counts.max() + 1).argmin())
+        if self.balanced or counts[most] < 3 * counts[fewest]:
+            return []
+        return [
+            f"{info.class_names[most]} has {counts[most]:,} photos to learn from, {info.class_names[fewest]} "
+            f"{counts[fewest]:,}: with --config.task.class_weights=balanced each class counts the same"
+        ]
 
     def train_inputs(
         self, key: jax.Array, batch: Batch, positions: jax.Array, total: Callable[[jax.Array], jax.Array] | None = None
@@ -138,6 +149,12 @@ class Classification(Task):
             targets *= jnp.sum(one_hot * weights, axis=-1, keepdims=True)
         targets = jnp.where(jnp.any(one_hot > 0, axis=-1, keepdims=True), targets, jnp.nan)
         return jnp.where(_real(batch)[:, None], targets, 0)
+
+
+def annotations(config: ml_collections.ConfigDict) -> dict[str, Label]:
+    """Returns the field "label"."""
+    del config
+    return dict(Classification.annotations)
 
 
 def build(config: ml_collections.ConfigDict, info: DatasetInfo) -> Classification:

@@ -5,20 +5,19 @@ import subprocess
 import sys
 
 import pytest
-from absl import flags
 
 from mnet_jax.training import command
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 BAD = [
-    (["--config=configs/v3_larg.py"], "no config file 'configs/v3_larg.py': there are configs/NAME.py with NAME"),
+    (["--config=configs/v3_larg.py"], "no config file 'configs/v3_larg.py': give the path of one, or one of cifar10"),
     (["--config", "nowhere.py"], "no config file 'nowhere.py'"),
     (["--config.model.nme=v2"], 'Did you mean "name" instead of "nme"?'),
     (["--config.modl.name=v2"], 'Did you mean "model" instead of "modl"?'),
     (["--config.train.batch_size=many"], "config.train.batch_size=many: invalid literal"),
     (["--config.data.flip=perhaps"], "Non-boolean argument"),
-    (["--wokdir=x"], "Unknown command line flag 'wokdir'. Did you mean: workdir ?"),
+    (["--wokdir=x"], "unknown option '--wokdir=x'. Did you mean 'workdir'?"),
     (["run1"], "unexpected argument 'run1'"),
     (["--config.train.num_steps=5"], "two units for one duration: set one of them to None (--config.train."),
     (["--config.model.name=v3_larg"], "v3_large"),
@@ -35,9 +34,8 @@ BAD = [
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
 def test_one_clear_line(arguments, line, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(flags, "FLAGS", flags.FlagValues())  # as at the start of a process
     arguments = [argument.format(tmp=tmp_path) for argument in arguments]
-    status = command.main(["train.py", f"--workdir={tmp_path / 'run'}", *arguments])
+    status = command.main([f"--workdir={tmp_path / 'run'}", *arguments])
     check(status, capfd.readouterr().err, line, tmp_path)
 
 

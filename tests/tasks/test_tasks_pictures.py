@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mnet_jax.tasks.classification.confusion import draw_confusion, shortened
+from mnet_jax.plotting import shortened
+from mnet_jax.tasks.classification.confusion import draw_confusion
 from mnet_jax.tasks.classification.mistakes import Mistake, draw_mistakes
 
 NAMES = ("$cash", "price $5 or 6$", "猫", "a very long name of a class that goes on", "_under_", "b\\alpha")

@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from mnet_jax.training import curves
+from mnet_jax.tasks.classification.task import Classification
+from mnet_jax.training.reporting import curves
+
+TASK = Classification(num_classes=10, mean=(127.5,) * 3, std=(127.5,) * 3)
+TOP1 = TASK.metrics[0]
 
 
 def write_rows(path, *, steps, steps_per_epoch, log_every, eval_every, loss=lambda share: 2.3 * np.exp(-4 * share)):
@@ -41,10 +45,10 @@ def has_color(panel, color):
 
 
 def draw(tmp_path):
-    curves.draw_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png")
+    curves.draw_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png", TASK, TOP1)
     picture = image.imread(tmp_path / "curves.png")
     assert picture.shape[:2] == (720, 1080)
-    assert not list(tmp_path.glob("*.new"))
+    assert not list(tmp_path.glob("*.part"))
     return panels(picture)
 
 
@@ -89,10 +93,15 @@ def test_a_loss_that_left_the_rails_is_a_gap_and_not_an_error(tmp_path):
 
 
 def test_title_tells_the_last_and_the_best(tmp_path):
-    rows = [{"step": 10, "epoch": 1.0, "top1": 0.93}, {"step": 20, "epoch": 2.0, "top1": 0.92}]
-    assert curves.title_line("run", rows, "epoch") == "run: top-1 92.00 % at epoch 2, best 93.00 % at epoch 1"
-    assert curves.title_line("run", rows[:1], "epoch") == "run: top-1 93.00 % at epoch 1"
-    assert curves.title_line("run", [{"step": 1, "epoch": 0.1, "top1": None}], "step") == "run"
+    rows = [
+        {"step": 10, "epoch": 1.0, "top1": 0.93, "loss": 0.1},
+        {"step": 20, "epoch": 2.0, "top1": 0.92, "loss": 0.2},
+    ]
+    assert (
+        curves.title_line("run", rows, "epoch", TOP1, TOP1) == "run: top-1 92.00 % at epoch 2, best 93.00 % at epoch 1"
+    )
+    assert curves.title_line("run", rows[:1], "epoch", TOP1, TOP1) == "run: top-1 93.00 % at epoch 1"
+    assert curves.title_line("run", [{"step": 1, "epoch": 0.1, "top1": None}], "step", TOP1, TOP1) == "run"
 
 
 def test_running_mean():

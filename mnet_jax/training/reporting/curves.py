@@ -1,6 +1,5 @@
-"""curves.png: loss, accuracy, learning rate and images/s of a run, from its metrics.jsonl."""
+"""curves.png: loss, the task's headline, learning rate and images/s of a run, from its metrics.jsonl."""
 
-import io
 import os
 import pathlib
 from collections.abc import Sequence
@@ -8,20 +7,31 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mnet_jax.training.reporting import read_rows
+from mnet_jax.files import write_whole
+from mnet_jax.plotting import BLUE as TRAINING
+from mnet_jax.plotting import GREY, png
+from mnet_jax.plotting import ORANGE as EVALUATION
+from mnet_jax.tasks.task import Metric, Task
+from mnet_jax.training import selection
+from mnet_jax.training.reporting.run_files import read_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Two of the eight colours of Okabe and Ito (2008), told apart with any colour vision and in grey print.
-TRAINING, EVALUATION, _GREY = "#0072B2", "#D55E00", "#707070"
 _FEW = 40  # up to this many points each is marked; beyond it a noisy curve gets a running mean
 
 
-def draw_curves(metrics: str | os.PathLike, out: str | os.PathLike, *, title: str | None = None) -> None:
-    """Draws `out` (PNG) from a metrics.jsonl, moved into place as a whole. A curve without points says so in its panel.
+def draw_curves(
+    metrics: str | os.PathLike, out: str | os.PathLike, task: Task, best_by: Metric, *, title: str | None = None
+) -> None:
+    """Writes `out` (PNG) from a metrics.jsonl. A curve without points says so in its panel.
 
-    `title` is the run's name, by default the directory that holds `metrics`.
+    Args:
+      metrics: the file to read.
+      out: the file to write.
+      task: whose headline is shown.
+      best_by: the metric by which the best evaluation is chosen.
+      title: the run's name; None: the directory that holds `metrics`.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -34,16 +44,23 @@ def draw_curves(metrics: str | os.PathLike, out: str | os.PathLike, *, title: st
     unit = "epoch" if max((row.get("epoch", 0.0) for row in rows), default=0.0) >= 2.0 else "step"
 
     figure = Figure(figsize=(9.0, 6.0), dpi=120, layout="constrained")  # 1080 x 720: sharp at a README's 800 to 900
-    (loss, accuracy), (rate, speed) = figure.subplots(2, 2, sharex=True)
-    figure.suptitle(title_line(title or metrics.resolve().parent.name, evals, unit), fontsize=11)
+    (loss, headline), (rate, speed) = figure.subplots(2, 2, sharex=True)
+    figure.suptitle(
+        title_line(title or metrics.resolve().parent.name, evals, unit, task.metrics[0], best_by), fontsize=11
+    )
 
     _curve(loss, train, unit, "loss", color=TRAINING, label="training")
     _curve(loss, evals, unit, "loss", color=EVALUATION, label="evaluation", marker="o", smooth=False)
     _finish(loss, "loss", log=_spans_decades([row.get("loss") for row in train + evals]))
 
-    _curve(accuracy, train, unit, "top1", color=TRAINING, label="training", scale=100.0)
-    _curve(accuracy, evals, unit, "top1", color=EVALUATION, label="evaluation", scale=100.0, marker="o", smooth=False)
-    _finish(accuracy, "top-1 accuracy, %", top=100.0)
+    metric = task.metrics[0]
+    shown = {"scale": 100.0} if metric.percent else {}
+    _curve(headline, train, unit, metric.name, color=TRAINING, label="training", **shown)
+    _curve(headline, evals, unit, metric.name, color=EVALUATION, label="evaluation", marker="o", smooth=False, **shown)
+    if metric.percent:
+        _finish(headline, f"{metric.label}, %", top=100.0)
+    else:
+        _finish(headline, metric.label)
 
     _curve(rate, train, unit, "learning_rate", color=TRAINING, smooth=False)
     rate.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
@@ -57,21 +74,20 @@ def draw_curves(metrics: str | os.PathLike, out: str | os.PathLike, *, title: st
     rate.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     rate.set_xlim(0.0, 1.03 * max((row[unit] for row in rows), default=1.0) or 1.0)  # shared by all four
 
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    beside = out.with_name(out.name + ".new")
-    beside.write_bytes(picture.getvalue())
-    beside.replace(out)
+    write_whole(out, png(figure))
 
 
-def title_line(name: str, evals: Sequence[dict], unit: str) -> str:
-    known = [row for row in evals if row.get("top1") is not None]
+def title_line(name: str, evals: Sequence[dict], unit: str, headline: Metric, best_by: Metric) -> str:
+    """Returns the run's name with the headline of its last and, where that is another, of its best evaluation."""
+    known = [row for row in evals if row.get(headline.name) is not None]
     if not known:
         return name
-    best, last = max(known, key=lambda row: row["top1"]), known[-1]
-    text = f"{name}: top-1 {100 * last['top1']:.2f} % at {unit} {last[unit]:,.4g}"
-    if best["top1"] > last["top1"]:
-        text += f", best {100 * best['top1']:.2f} % at {unit} {best[unit]:,.4g}"
+    last = known[-1]
+    text = f"{name}: {headline.label} {headline.show(last[headline.name])} at {unit} {last[unit]:,.4g}"
+    best_step = selection.best(((row["step"], row) for row in known), best_by)
+    best = next((row for row in known if row["step"] == best_step), last)
+    if best["step"] != last["step"]:
+        text += f", best {headline.show(best[headline.name])} at {unit} {best[unit]:,.4g}"
     return text
 
 
@@ -128,7 +144,7 @@ def _finish(axes: "Axes", label: str, *, from_zero: bool = False, top: float | N
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelbottom=True)
     if not axes.lines:
-        axes.text(0.5, 0.5, "nothing measured", transform=axes.transAxes, ha="center", va="center", color=_GREY)
+        axes.text(0.5, 0.5, "nothing measured", transform=axes.transAxes, ha="center", va="center", color=GREY)
         axes.set_yticks([])
         axes.grid(False)
         return

@@ -1,4 +1,4 @@
-"""Per-class figures against scikit-learn; early stopping as a function of the evaluations."""
+"""Per-class figures against scikit-learn."""
 
 import numpy as np
 import pytest
@@ -8,8 +8,6 @@ from sklearn.utils.class_weight import compute_class_weight
 from mnet_jax.commands.probe import neighbours
 from mnet_jax.tasks.classification.report import Predictions, class_scores, table_lines
 from mnet_jax.tasks.classification.task import balanced_weights
-from mnet_jax.training.checkpoint import score
-from mnet_jax.training.stopping import Patience
 
 
 @pytest.fixture(scope="module")
@@ -55,34 +53,6 @@ def test_balanced_weights_are_scikit_learns():
     expected = compute_class_weight("balanced", classes=np.array([0, 1, 3]), y=labels) * 3 / 4  # of four classes
     np.testing.assert_allclose(np.array(balanced_weights(labels, 4))[[0, 1, 3]], expected)
     assert balanced_weights(labels, 4)[2] == 0.0
-
-
-def test_patience_counts_evaluations_since_the_best():
-    found = [(0.5, 1.0), (0.7, 0.9), (0.7, 0.8), (0.6, 0.1), (0.7, 0.81), (0.7, 0.79)]
-    patience, counts = Patience(2, "top1"), []
-    for top1, loss in found:
-        patience.saw({"top1": top1, "loss": loss})
-        counts.append(patience.exhausted)
-    assert counts == [False, False, False, False, True, False]
-    assert not Patience(None, "top1").exhausted
-    assert score({"top1": 0.9, "loss": 2.0}, "loss") < score({"top1": 0.1, "loss": 1.0}, "loss")
-
-
-@pytest.mark.parametrize("cut", range(1, 13))
-def test_patience_after_a_restart_is_where_it_was(cut):
-    """Evaluations each 2.5 steps; a run that starts again after any step counts on as if it had not stopped."""
-    found = {2: 0.5, 5: 0.7, 7: 0.6, 10: 0.65, 12: 0.6}
-    whole = Patience(3, "top1")
-    for step in [step for step in found if step <= cut]:
-        whole.saw({"top1": found[step], "loss": 1.0})
-    seen = [step for step in found if step <= cut]
-    best = max(seen, key=found.__getitem__, default=None)
-    again = Patience(3, "top1")
-    again.resume(None if best is None else (best, {"top1": found[best], "loss": 1.0}), cut, 2.5, 12)
-    assert again.exhausted == whole.exhausted
-    for patience in (whole, again):
-        patience.saw({"top1": 0.1, "loss": 1.0})
-    assert again.exhausted == whole.exhausted
 
 
 def test_neighbours_vote_by_similarity():

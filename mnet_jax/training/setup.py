@@ -1,0 +1,247 @@
+"""From a config to a run that only has to be stepped: everything that happens before the first step, in order."""
+
+import dataclasses
+import os
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import ml_collections
+import optax
+from etils import epath
+
+from mnet_jax.config import difference, from_json, to_json, validate
+from mnet_jax.data import manifest
+from mnet_jax.data.dataset import Dataset
+from mnet_jax.files import write_whole
+from mnet_jax.tasks.task import Task
+from mnet_jax.trained import annotations, build_model, build_task
+from mnet_jax.training import batches, initial
+from mnet_jax.training.batches import BatchSource, Embedded, EmbeddingBatches, ImageBatches
+from mnet_jax.training.checkpoint import Checkpoints
+from mnet_jax.training.embeddings import Extractor, HeadOnly, check_network
+from mnet_jax.training.evaluation import Evaluator
+from mnet_jax.training.optimizer import make_optimizer, make_schedule
+from mnet_jax.training.parallel import AXIS, Devices
+from mnet_jax.training.reporting.reporter import Reporter
+from mnet_jax.training.run_plan import RunPlan, derive
+from mnet_jax.training.selection import Patience
+from mnet_jax.training.state import TrainState, Tree, new_state
+from mnet_jax.training.step import make_train_step
+
+# What may change between two starts of one run: nothing of it touches the weights.
+FREE_FIELDS = (
+    "data.data_dir",
+    "data.manifest",
+    "train.embedding_dir",
+    "train.num_devices",
+    "checkpoint.every_epochs",
+    "checkpoint.every_steps",
+    "checkpoint.keep",
+    "log.every_steps",
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run whose weights are known and whose files are open; `start` makes its programs."""
+
+    workdir: str
+    config: ml_collections.ConfigDict  # what the run works with
+    saved_config: ml_collections.ConfigDict  # what its checkpoints say: the same, with this run's own manifest
+    dataset: Dataset
+    devices: Devices
+    run_plan: RunPlan
+    task: Task
+    network: nn.Module
+    schedule: optax.Schedule
+    optimizer: optax.GradientTransformation
+    variables: Tree  # before the first step, on the host
+    checkpoints: Checkpoints
+    reporter: Reporter
+    first_step: int  # completed updates at this start
+    notes: list[str]  # what to tell once the log is open
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes what is written once."""
+        return self.devices.process_index == 0
+
+    def new_state(self) -> Callable[[Tree], TrainState]:
+        """Returns the compiled function from variables to the state before the first step."""
+        ema = self.config.ema.decay > 0
+        return jax.jit(lambda variables: new_state(variables, self.optimizer, ema=ema))
+
+    def restore(self, step: int) -> TrainState:
+        """Returns the state saved after `step`, as NumPy arrays."""
+        return self.checkpoints.restore(step, jax.eval_shape(self.new_state(), self.variables))
+
+
+def prepare(config: ml_collections.ConfigDict, workdir: str) -> Run:
+    """Returns the run of a config in `workdir`, new or resumed. Nothing runs over images yet.
+
+    Raises:
+      ValueError: for anything in the config or the data that the user can mend.
+    """
+    # 1. The config: checked, with what it leaves to the weights that it starts from.
+    validate(config)
+    source = initial.find_source(config, workdir)
+    config = initial.fill_in(config, source, workdir)
+    validate(config)
+
+    # 2. The data set, opened once; a run on a folder keeps to the photos of its first start.
+    config = manifest.resume(config, workdir)
+    saved_config = manifest.saved(config, workdir)
+    dataset = Dataset.open(config.data, annotations(config))
+    info = dataset.info
+
+    # 3. Devices, and every duration in steps.
+    devices = Devices(config.train.num_devices)
+    run_plan = derive(config, info, devices.count)
+
+    # 4. What is learned, by which network, and how.
+    task = build_task(config, info)
+    best_by = task.metric(config.checkpoint.best_metric)
+    task = task.fitted(lambda field: dataset.values(field, info.train_split))
+    network = build_model(config, info, task=task, axis_name=AXIS)
+    schedule = make_schedule(config, run_plan)
+    optimizer = make_optimizer(config, schedule, task.own_scopes)
+
+    # 5. The weights before the first step.
+    notes: list[str] = []
+    variables = initial.first_variables(config, network, task, info, source, notes.append)
+
+    # 6. The run's directory. From here on it holds this run and no other.
+    is_main = devices.process_index == 0
+    _reserve(workdir, saved_config, is_main=is_main)
+    if is_main:
+        manifest.save(dataset, workdir, notes.append)
+        if config.data.name == "folder":  # of a large set the annotations are not read just for advice
+            notes += task.advice(lambda field: dataset.values(field, info.train_split), info)
+    checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep, metric=best_by)
+    first_step = checkpoints.latest_step() or 0
+    reporter = Reporter(
+        workdir,
+        task,
+        best_by,
+        total_steps=run_plan.total_steps,
+        start_step=first_step,
+        is_main=is_main,
+        steps_per_epoch=run_plan.steps_per_epoch,
+        batch_size=config.train.batch_size,
+    )
+    return Run(
+        workdir=workdir,
+        config=config,
+        saved_config=saved_config,
+        dataset=dataset,
+        devices=devices,
+        run_plan=run_plan,
+        task=task,
+        network=network,
+        schedule=schedule,
+        optimizer=optimizer,
+        variables=variables,
+        checkpoints=checkpoints,
+        reporter=reporter,
+        first_step=first_step,
+        notes=notes,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Started:
+    """A run on its devices."""
+
+    state: TrainState  # replicated
+    learner: nn.Module | HeadOnly  # the network, or its head alone where embeddings are computed once
+    source: BatchSource
+    train_step: Callable
+    evaluator: Evaluator
+    patience: Patience
+    finished: bool
+    wait_for_program: Callable[[], object]  # returns once the train step is compiled
+
+
+def start(run: Run) -> Started:
+    """Puts the state on the devices and begins to compile, while the first batch is still to be read."""
+    config, run_plan, devices = run.config, run.run_plan, run.devices
+    # 7. The state: this run's newest checkpoint, or the weights of step 5.
+    state = run.restore(run.first_step) if run.first_step else run.new_state()(run.variables)
+
+    # 8. Batches: of images, or of embeddings that a frozen backbone makes of them once.
+    learner, source = run.network, ImageBatches(run.dataset, config.seed)
+    if config.train.embedding_views:
+        learner, source = HeadOnly(run.network), _embed(run, state.variables(ema=False))
+
+    # 9. The programs, and when to stop early.
+    state = devices.replicate(state)
+    step = make_train_step(learner, run.task, run.optimizer, run.schedule, config, AXIS)
+    train_step = devices.pmap(step, donate_state=True)
+    evaluator = Evaluator(
+        learner,
+        run.task,
+        source,
+        devices,
+        device_batch=run_plan.eval_device_batch,
+        num_images=run.dataset.info.num_eval,
+    )
+    patience = Patience(config.train.patience, run.task.metric(config.checkpoint.best_metric))
+    if run.first_step:
+        patience.resume(run.checkpoints.best(), run.first_step, run_plan.eval_steps, run_plan.total_steps)
+    finished = run.first_step >= run_plan.total_steps or patience.exhausted
+    wait = lambda: None  # noqa: E731
+    if isinstance(source, ImageBatches):  # a head alone compiles at once: nothing to hide
+        shapes = [batches.shapes(run.dataset, len(devices.local), n, train=train) for n, train in
+                  ((run_plan.device_batch, True), (run_plan.eval_device_batch, False))]  # fmt: skip
+        if not finished:
+            wait = devices.compile_ahead(train_step, state, shapes[0])
+        evaluator.compile_ahead(state.variables(ema=True), shapes[1])
+    return Started(
+        state=state,
+        learner=learner,
+        source=source,
+        train_step=train_step,
+        evaluator=evaluator,
+        patience=patience,
+        finished=finished,
+        wait_for_program=wait,
+    )
+
+
+def _embed(run: Run, variables: Tree) -> EmbeddingBatches:
+    """Returns batches of the embeddings of both splits, computed or read now."""
+    config, dataset = run.config, run.dataset
+    check_network(run.network, run.task)
+    directory = config.train.embedding_dir or os.path.join(run.workdir, "embeddings")
+    extract = Extractor(
+        run.network, run.task, variables, config, dataset, run.devices, directory=directory, log=run.reporter.info
+    )
+
+    def embedded(split: str, num_views: int) -> Embedded:
+        values = {name: dataset.values(name, split) for name in run.task.annotations}
+        return Embedded(extract(split, num_views), values)
+
+    info = dataset.info
+    return EmbeddingBatches(
+        embedded(info.train_split, config.train.embedding_views), embedded(info.eval_split, 1), config.seed
+    )
+
+
+def _reserve(workdir: str, config: ml_collections.ConfigDict, *, is_main: bool) -> None:
+    """Writes the config into the run's directory, or checks that the run there has the same one.
+
+    Raises:
+      ValueError: with the differences, if another run lives there.
+    """
+    path = epath.Path(workdir) / "config.json"
+    if path.exists():
+        found = difference(config, from_json(path.read_text()))
+        lines = [line for field, line in found.items() if field not in FREE_FIELDS]
+        if lines:
+            raise ValueError(
+                f"{workdir} holds a run with another config ({'; '.join(lines)}): give another --workdir or delete it"
+            )
+    if is_main:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, to_json(config))
