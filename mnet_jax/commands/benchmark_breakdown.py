@@ -115,7 +115,7 @@ def classify(name: str) -> tuple[str, str]:
             return phase, phase
     phase = "backward" if "transpose(" in name else "forward" if "jvp(" in name else "other"
     if "norm" in scopes:
-        # the product of an expansion is computed with its batch norm (`norm.normalize_product`)
+        # the product of an expansion is computed with its batch norm (`norm_product.normalize_product`)
         return phase, "pointwise" if "dot_general" in name else "batch norm"
     if any(scope.endswith("depthwise") for scope in scopes):
         # what is left under a depthwise or pointwise layer but outside its product is the activation

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.nn import initializers
 
-from mnet_jax.models import plans
+from mnet_jax.models import norm_product, plans
 from mnet_jax.models.fake_quantization import round_between, round_kernel, round_observed
-from mnet_jax.models.norm import BatchNorm
+from mnet_jax.models.norm import affine, normalize
 from mnet_jax.models.ops.conv import dense_conv
 from mnet_jax.models.ops.depthwise import depthwise_conv
 from mnet_jax.models.ops.pointwise import pointwise_conv
@@ -32,7 +32,7 @@ class Compute:
     norm_frozen: bool = False  # training uses the running statistics and leaves them as they are
     quantization: plans.Quantization | None = None
 
-    def batch_norm(self, name: str) -> BatchNorm:
+    def batch_norm(self, name: str) -> "BatchNorm":
         """A batch norm with this model's settings."""
         return BatchNorm(self.norm, self.norm_axis_name, self.norm_frozen, name=name)
 
@@ -67,6 +67,43 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "hard_swish": hard_swish,
     "gelu": gelu,
 }
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over all axes but the last, [..., C] -> float32 [..., C].
+
+    The running variance is the unbiased one, as TensorFlow's fused kernel and PyTorch have it (flax: the biased one).
+    """
+
+    norm: plans.Norm
+    axis_name: str | None  # statistics are those of the batch over this mapped axis; None: of the local batch
+    frozen: bool = False  # use the running statistics in training too, and leave them as they are
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool, kernel: jax.Array | None = None) -> jax.Array:
+        """Normalises x, or x @ `kernel` [I, C] where that is given."""
+        features = x.shape[-1] if kernel is None else kernel.shape[1]
+        epsilon, decay = self.norm.epsilon, self.norm.decay
+        scale = self.param("scale", initializers.ones, (features,), jnp.float32)
+        bias = self.param("bias", initializers.zeros, (features,), jnp.float32)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, (features,), jnp.float32)
+        var = self.variable("batch_stats", "var", jnp.ones, (features,), jnp.float32)
+        averages = self.frozen or not train
+        fused = kernel is not None and not averages and self.axis_name is None
+        if kernel is not None and not (fused and norm_product.pays(x.dtype, *kernel.shape)):
+            x, kernel = pointwise_conv(x, kernel), None
+        if averages:
+            return affine(x, mean.value, lax.rsqrt(var.value + epsilon), scale, bias)
+
+        if kernel is None:
+            y, batch_mean, batch_var = normalize(x, scale, bias, mean.value, epsilon, self.axis_name)
+        else:
+            y, batch_mean, batch_var = norm_product.normalize_product(x, kernel, scale, bias, epsilon)
+        if not self.is_initializing():
+            count = y.size // features * (1 if self.axis_name is None else lax.axis_size(self.axis_name))
+            mean.value = decay * mean.value + (1 - decay) * batch_mean
+            var.value = decay * var.value + (1 - decay) * batch_var * (count / max(count - 1, 1))
+        return y
 
 
 class Conv(nn.Module):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mnet_jax.models.ops import depthwise_gpu
 from mnet_jax.models.ops.depthwise import FORMS, depthwise_conv
-from mnet_jax.models.ops.depthwise_gpu import output_size
+from mnet_jax.models.ops.windows import output_size
 
 # images, height, width, channels, kernel height, kernel width, stride, padding
 CASES = {

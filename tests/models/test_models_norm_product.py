@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnet_jax.models import create_model, norm
+from mnet_jax.models import create_model, norm_product
 
 
 def operands(dtype):
@@ -17,7 +17,7 @@ def operands(dtype):
 
 
 def fused(x, kernel, scale, bias):
-    return norm.normalize_product(x, kernel, scale, bias, 1e-3)
+    return norm_product.normalize_product(x, kernel, scale, bias, 1e-3)
 
 
 def direct(x, kernel, scale, bias):
@@ -46,9 +46,11 @@ def test_results_and_gradients_are_those_of_the_formula(dtype, tolerance):
 
 def test_expansions_in_bfloat16_take_it_and_nothing_else_does(monkeypatch):
     shapes = []
-    original = norm.normalize_product
+    original = norm_product.normalize_product
     monkeypatch.setattr(
-        norm, "normalize_product", lambda x, kernel, *rest: shapes.append(kernel.shape) or original(x, kernel, *rest)
+        norm_product,
+        "normalize_product",
+        lambda x, kernel, *rest: shapes.append(kernel.shape) or original(x, kernel, *rest),
     )
 
     def apply(dtype, train):

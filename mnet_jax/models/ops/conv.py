@@ -1,4 +1,4 @@
-"""The convolution over all channels (stems, V4's first blocks): XLA's own, but for CPU (dense_conv_cpu.py).
+"""The convolution over all channels (stems, V4's first blocks): XLA's own, but for CPU (conv_cpu.py).
 
 Shapes: x [N, H, W, I], kernel [kh, kw, I, O], y and dy [N, OH, OW, O].
 """
@@ -9,8 +9,8 @@ import jax
 from jax import lax
 
 from mnet_jax.models.ops import conv_cpu
-from mnet_jax.models.ops.depthwise_gpu import Padding
 from mnet_jax.models.ops.pointwise import gradients
+from mnet_jax.models.ops.windows import Padding
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

@@ -1,4 +1,4 @@
-"""The convolution over all channels and its gradients on CPU. Shapes as in dense_conv.py.
+"""The convolution over all channels and its gradients on CPU. Shapes as in conv.py.
 
 XLA:CPU gives plain convolutions to YNN, which (in jax 0.10) uses one thread, and convolutions of an input with zeros
 between its rows to Eigen, which uses all threads and skips the zeros. So here every second row of the input and of the
@@ -11,8 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mnet_jax.models.ops.depthwise_cpu import from_phases, padded, shifted
-from mnet_jax.models.ops.depthwise_gpu import Padding, output_size
+from mnet_jax.models.ops.windows import Padding, from_phases, output_size, padded, shifted
 
 # The loop is the faster form of up to 36 multiply-adds a value (kh kw I), with 16 to 128 features.
 LOOP_TAPS = 36

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from mnet_jax.models.ops import depthwise_cpu, depthwise_gpu, depthwise_tpu
-from mnet_jax.models.ops.depthwise_gpu import Padding, output_size
+from mnet_jax.models.ops.windows import Padding, output_size
 
 # What each backend computes: rocm, and whatever else there is, as cuda does.
 FORMS: dict[str, dict[str, Callable[..., jax.Array]]] = {

@@ -4,13 +4,11 @@ XLA:CPU has no fast grouped convolution, but vectorises element-wise loops over 
 threads.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mnet_jax.models.ops.depthwise_gpu import Padding, output_size
+from mnet_jax.models.ops.windows import Padding, from_phases, largest_divisor, output_size, padded, shifted
 
 # Kernel gradient: rows (or images) summed in registers, and taps that share one loop. 8 x 10 multiply-adds are about
 # what LLVM still unrolls; beyond that it stops vectorising and the gradient is five times slower.
@@ -99,40 +97,3 @@ def _around(
     """Zeros that the polyphase input gradient needs around dy: a phase's reach before, up to the image's end after."""
     sizes = zip(image, padding, window, out, strict=True)
     return tuple(((k - 1) // stride, max(0, -(-(size + low) // stride) - y)) for size, (low, _), k, y in sizes)
-
-
-def largest_divisor(size: int, most: int) -> int:
-    """The largest divisor of `size` that is at most `most`."""
-    return max(n for n in range(1, most + 1) if size % n == 0)
-
-
-def padded(x: jax.Array, padding: Padding) -> jax.Array:
-    """x with zeros around it, at least float32, written once: without the barrier every tap may pad anew."""
-    return lax.optimization_barrier(_pad(x, padding).astype(jnp.promote_types(x.dtype, jnp.float32)))
-
-
-def from_phases(
-    phase: Callable[[int, int, tuple[int, int]], jax.Array], stride: int, padding: Padding, image: tuple[int, int]
-) -> jax.Array:
-    """The image [N, *image, C] from one map a phase of the stride, phase(p, q, size): [N, *size, C].
-
-    That map holds rows stride * a + p and columns stride * b + q of the padded image.
-    """
-    (low_h, _), (low_w, _) = padding
-    height, width = size = -(-(image[0] + low_h) // stride), -(-(image[1] + low_w) // stride)
-    rows = [jnp.stack([phase(p, q, size) for q in range(stride)], axis=3) for p in range(stride)]
-    whole = jnp.stack(rows, axis=2)
-    whole = whole.reshape(whole.shape[0], height * stride, width * stride, whole.shape[-1])
-    crop = ((-low_h, low_h + image[0] - height * stride), (-low_w, low_w + image[1] - width * stride))
-    return _pad(whole, crop)
-
-
-def _pad(x: jax.Array, padding: Padding) -> jax.Array:
-    """Zeros around [N, H, W, C]; negative amounts crop."""
-    return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)))
-
-
-def shifted(x: jax.Array, i: int, j: int, stride: int, out: tuple[int, int]) -> jax.Array:
-    """What tap (i, j) sees: [N, *out, C], every `stride`-th row from i and column from j."""
-    end = (x.shape[0], i + (out[0] - 1) * stride + 1, j + (out[1] - 1) * stride + 1, x.shape[3])
-    return lax.slice(x, (0, i, j, 0), end, (1, stride, stride, 1))

@@ -9,12 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-Padding = tuple[tuple[int, int], tuple[int, int]]
-
-
-def output_size(image: tuple[int, int], kernel: tuple[int, int], stride: int, padding: Padding) -> tuple[int, int]:
-    """(OH, OW) of a convolution over an image (H, W)."""
-    return tuple((i + low + high - k) // stride + 1 for i, k, (low, high) in zip(image, kernel, padding, strict=True))
+from mnet_jax.models.ops.windows import Padding
 
 
 def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding, group: int = 1) -> jax.Array:

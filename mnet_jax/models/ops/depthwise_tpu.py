@@ -7,7 +7,7 @@ import jax
 from jax import lax
 
 from mnet_jax.models.ops import depthwise_gpu
-from mnet_jax.models.ops.depthwise_gpu import Padding
+from mnet_jax.models.ops.windows import Padding
 
 # Channels a group: 8 beats 1, 16 and 32 in nearly all layers of v3_large (docs/tpu.md).
 GROUP = 8
