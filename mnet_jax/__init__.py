@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mnet_jax.commands.export import export
     from mnet_jax.deploy.formats import load as load_exported
-    from mnet_jax.models import create_model, list_models
+    from mnet_jax.models import list_models
     from mnet_jax.pretrained.load import load_pretrained
+    from mnet_jax.tasks.classification.network import create_model
     from mnet_jax.training.checkpoint import load as load_checkpoint
 
 __all__ = ["create_model", "export", "list_models", "load_checkpoint", "load_exported", "load_pretrained"]
@@ -15,7 +16,7 @@ __all__ = ["create_model", "export", "list_models", "load_checkpoint", "load_exp
 __version__ = "0.1.0"
 
 _HOMES = {
-    "create_model": ("mnet_jax.models", "create_model"),
+    "create_model": ("mnet_jax.tasks.classification.network", "create_model"),
     "export": ("mnet_jax.commands.export", "export"),
     "list_models": ("mnet_jax.models", "list_models"),
     "load_exported": ("mnet_jax.deploy.formats", "load"),

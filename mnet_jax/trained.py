@@ -9,7 +9,7 @@ import ml_collections
 from mnet_jax import tasks
 from mnet_jax.data.annotations import Annotation
 from mnet_jax.data.catalog import DatasetInfo
-from mnet_jax.models import create_model
+from mnet_jax.tasks.classification.network import create_model
 from mnet_jax.tasks.task import Task
 
 

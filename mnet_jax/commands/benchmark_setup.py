@@ -96,7 +96,7 @@ def prepare(args: argparse.Namespace, *, num_devices: int | None = None) -> Setu
     }
     (placed,) = devices.feed([batch])
     task = build_task(config, info)
-    return Setup(config, model, task, devices, plan, initial_variables(model.plan, 0), placed)
+    return Setup(config, model, task, devices, plan, initial_variables(model.list_variables(), 0), placed)
 
 
 def report(result: dict[str, object], out: TextIO, *, as_json: bool) -> None:

@@ -11,8 +11,8 @@ from typing import TextIO
 from mnet_jax import errors
 from mnet_jax.measuring import measurements
 from mnet_jax.measuring.measurements import RUNTIMES, Evaluation, Latency, Network
-from mnet_jax.models import specs
 from mnet_jax.models.count import summarize
+from mnet_jax.models.resolve import resolve
 from mnet_jax.models.tables import SPECS
 from mnet_jax.pretrained.accuracies import Accuracy, accuracies
 
@@ -142,7 +142,7 @@ def _canonical(given: Accuracy | Network) -> Network:
     """The network of a figure; rounding rules that come to the same network are called "tf"."""
     here = (given.model, given.width, given.width_rule)
     plans = [
-        dataclasses.replace(specs.resolve(SPECS[given.model], width=given.width, width_rule=rule), width_rule="")
+        dataclasses.replace(resolve(SPECS[given.model], width=given.width, width_rule=rule), width_rule="")
         for rule in (given.width_rule, "tf")
     ]
     rule = "tf" if plans[0] == plans[1] else here[2]
@@ -150,7 +150,7 @@ def _canonical(given: Accuracy | Network) -> Network:
 
 
 def _count(network: Network) -> tuple[int, int]:
-    plan = specs.resolve(SPECS[network.model], width=network.width, width_rule=network.width_rule)
+    plan = resolve(SPECS[network.model], num_classes=1000, width=network.width, width_rule=network.width_rule)
     totals = summarize(plan, network.image_size)[1]
     return totals.params, totals.multiply_adds
 

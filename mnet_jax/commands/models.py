@@ -4,7 +4,8 @@ import argparse
 import json
 from typing import TextIO
 
-from mnet_jax.models import count, specs
+from mnet_jax.models import count
+from mnet_jax.models.resolve import resolve
 from mnet_jax.models.tables import SPECS
 
 
@@ -16,7 +17,7 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     """Writes every architecture at width 1 with 1000 classes, at its paper's image size."""
     rows = []
     for name, spec in SPECS.items():
-        _, totals = count.summarize(specs.resolve(spec), spec.image_size)
+        _, totals = count.summarize(resolve(spec, num_classes=1000), spec.image_size)
         rows.append(
             {
                 "name": name,

@@ -4,9 +4,9 @@ import argparse
 import json
 from typing import TextIO
 
-from mnet_jax import errors
-from mnet_jax.models import count, specs
-from mnet_jax.models.tables import SPECS
+from mnet_jax.models import count
+from mnet_jax.models.resolve import resolve
+from mnet_jax.models.tables import find_spec
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,9 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, out: TextIO) -> int:
     """Writes the blocks; without `--image_size` at the size of the paper."""
-    errors.check_choice("model", args.name, tuple(SPECS))
-    plan = specs.resolve(
-        SPECS[args.name],
+    plan = resolve(
+        find_spec(args.name),
         num_classes=args.num_classes,
         width=args.width,
         width_rule=args.width_rule,

@@ -4,7 +4,7 @@ import argparse
 import json
 from typing import TextIO
 
-from mnet_jax.models import specs
+from mnet_jax.models.resolve import resolve
 from mnet_jax.models.tables import SPECS
 from mnet_jax.models.variables import list_variables
 from mnet_jax.pretrained.layouts import LAYOUTS
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
 
 def row(source: Source) -> dict[str, object]:
     """One entry of the catalogue, with the parameters that its plan comes to."""
-    plan = specs.resolve(
+    plan = resolve(
         SPECS[source.model],
         num_classes=source.num_classes,
         width=source.width,

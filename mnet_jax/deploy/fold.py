@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from mnet_jax.deploy import graph as g
-from mnet_jax.models import plans
+from mnet_jax.models import blocks, plans
 
 MIN_SIZE = 32  # pixels of a side: the smallest images that the family is defined for
 INPUTS = ("uint8", "float")
@@ -146,12 +146,12 @@ class _Builder:
         scope = (block.name,)
         y = x
         match block:
-            case plans.ConvBlockPlan():
+            case blocks.ConvBlockPlan():
                 y = self.conv(block.conv, y, scope)
-            case plans.SeparablePlan():
+            case blocks.SeparablePlan():
                 y = self.conv(block.depthwise, y, scope)
                 y = self.conv(block.pointwise, y, scope)
-            case plans.InvertedResidualPlan():
+            case blocks.InvertedResidualPlan():
                 if block.expand is not None:
                     y = self.conv(block.expand, y, scope)
                 y = self.conv(block.depthwise, y, scope)
@@ -160,15 +160,15 @@ class _Builder:
                     y = self._gate(gate, y, (*scope, gate.name))
                     sixth = np.full(block.project.in_features, 1 / 6)
                 y = self.conv(block.project, y, scope, before=sixth)
-            case plans.FusedInvertedBottleneckPlan():
+            case blocks.FusedInvertedBottleneckPlan():
                 y = self.conv(block.expand, y, scope)
                 y = self.conv(block.project, y, scope)
-            case plans.UniversalInvertedBottleneckPlan():
+            case blocks.UniversalInvertedBottleneckPlan():
                 for layer in (block.start_depthwise, block.expand, block.middle_depthwise):
                     if layer is not None:
                         y = self.conv(layer, y, scope)
                 y = self.conv(block.project, y, scope, after=self._layer_scale(block))
-            case plans.MultiQueryAttentionPlan():
+            case blocks.MultiQueryAttentionPlan():
                 y = self._attention(block, y, scope)
         if block.residual:
             y = self.add(g.Add, f"{block.name}/add", (x, y), self._shapes[x])
@@ -180,7 +180,7 @@ class _Builder:
         y = self.conv(gate.expand, y, scope)
         return self.add(g.Multiply, "/".join((*scope, "multiply")), (x, y), self._shapes[x])
 
-    def _attention(self, block: plans.MultiQueryAttentionPlan, x: str, scope: tuple[str, ...]) -> str:
+    def _attention(self, block: blocks.MultiQueryAttentionPlan, x: str, scope: tuple[str, ...]) -> str:
         scale, shift = self._affine((*scope, block.norm.name))
         query = self.conv(block.query, x, scope, before=scale, before_bias=shift, after=block.key_features**-0.5)
         sources = []
@@ -210,7 +210,9 @@ class _Builder:
         used = (plans.output_size(size, layer.stride) - 1) * layer.stride + layer.kernel
         return low, min(high, max(used - low - size, 0))
 
-    def _layer_scale(self, block: plans.UniversalInvertedBottleneckPlan | plans.MultiQueryAttentionPlan) -> np.ndarray:
+    def _layer_scale(
+        self, block: blocks.UniversalInvertedBottleneckPlan | blocks.MultiQueryAttentionPlan
+    ) -> np.ndarray:
         return np.float64(1.0) if block.layer_scale is None else self._value("params", (block.name,), "layer_scale")
 
     def _affine(self, scope: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,7 @@
-"""What a MobileNet is: specs and plans (pure data), and the Flax linen modules that run them.
+"""What a network is: `tables.find_spec(name)` -> `resolve.resolve` -> a plan, which the modules, counting, import of
+published weights and export read.
 
-`create_model` and `MobileNet` are loaded on first use: whoever only reads plans does not wait for jax.
+`MobileNet` is loaded on first use: whoever only reads plans does not wait for jax.
 """
 
 from typing import TYPE_CHECKING
@@ -8,14 +9,14 @@ from typing import TYPE_CHECKING
 from mnet_jax.models.tables import list_models
 
 if TYPE_CHECKING:
-    from mnet_jax.models.mobilenet import MobileNet, create_model
+    from mnet_jax.models.mobilenet import MobileNet
 
-__all__ = ["MobileNet", "create_model", "list_models"]
+__all__ = ["MobileNet", "list_models"]
 
 
 def __getattr__(name: str) -> object:
-    if name not in __all__:
+    if name != "MobileNet":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has: {', '.join(__all__)}")
-    from mnet_jax.models import mobilenet
+    from mnet_jax.models.mobilenet import MobileNet
 
-    return getattr(mobilenet, name)
+    return MobileNet

@@ -5,12 +5,9 @@ Norms, biases, activations and pooling are not counted, as in the papers.
 """
 
 import dataclasses
-import math
 
 from mnet_jax.models import plans
-from mnet_jax.models.variables import Variable, block_variables, layer_variables
-
-Size = tuple[int, int]  # height, width
+from mnet_jax.models.plans import Size, Variable
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,7 +34,7 @@ class Totals:
 
 
 def summarize(plan: plans.ModelPlan, image_size: int | tuple[int, int]) -> tuple[list[Row], Totals]:
-    """Rows in the order in which the network runs, and their totals.
+    """Returns rows in the order in which the network runs, and their totals.
 
     Args:
       plan: the network.
@@ -50,26 +47,24 @@ def summarize(plan: plans.ModelPlan, image_size: int | tuple[int, int]) -> tuple
     if min(size) < 1:
         raise ValueError(f"image_size must be at least 1 pixel a side, got {height}x{width}")
 
-    rows = [_layer_row(plan.stem, "conv", size)]
-    size = _after(plan.stem, size)
+    rows = [_layer_row(plan.stem, plan.norm, "conv", size)]
+    size = plan.stem.output_size(size)
     for block in plan.blocks:
-        out = (plans.output_size(size[0], block.stride), plans.output_size(size[1], block.stride))
+        out = block.output_size(size)
         rows.append(
             Row(
                 name=block.name,
                 kind=block.kind,
                 input_shape=(*size, block.in_features),
                 output_shape=(*out, block.features),
-                multiply_adds=_block_multiply_adds(block, size),
-                **_count(block_variables(block)),
+                multiply_adds=block.multiply_adds(size),
+                **_count(block.variables(plan.norm)),
             )
         )
         size = out
     if plan.last_conv is not None:
-        rows.append(_layer_row(plan.last_conv, "conv", size))
-    if plan.head is not None:
-        rows.append(_layer_row(plan.head, "dense", None))
-    rows.append(_layer_row(plan.classifier, "dense", None))
+        rows.append(_layer_row(plan.last_conv, plan.norm, "conv", size))
+    rows += [_layer_row(layer, plan.norm, "dense", None) for layer in (plan.head, plan.classifier) if layer is not None]
 
     params, statistics = sum(row.params for row in rows), sum(row.batch_statistics for row in rows)
     totals = Totals(
@@ -82,7 +77,7 @@ def summarize(plan: plans.ModelPlan, image_size: int | tuple[int, int]) -> tuple
 
 
 def format_table(rows: list[Row], totals: Totals) -> str:
-    """A table for the terminal, one line a row, then the totals."""
+    """Returns a table for the terminal, one line a row, then the totals."""
     header = ("name", "kind", "input", "output", "params", "multiply-adds")
     lines = [
         (
@@ -112,7 +107,7 @@ def format_table(rows: list[Row], totals: Totals) -> str:
 
 
 def as_dict(rows: list[Row], totals: Totals) -> dict:
-    """The same for --json: {"rows": [{"name": ...}, ...], "totals": {...}}, shapes as lists."""
+    """Returns the same for --json: {"rows": [{"name": ...}, ...], "totals": {...}}, shapes as lists."""
     return {
         "rows": [
             dataclasses.asdict(row) | {"input_shape": list(row.input_shape), "output_shape": list(row.output_shape)}
@@ -134,50 +129,13 @@ def _count(variables: list[Variable]) -> dict[str, int]:
     }
 
 
-def _after(layer: plans.ConvPlan | None, size: Size) -> Size:
-    stride = 1 if layer is None else layer.stride
-    return plans.output_size(size[0], stride), plans.output_size(size[1], stride)
-
-
-def _conv_multiply_adds(layer: plans.ConvPlan | None, size: Size) -> int:
-    """For an input of `size`: a kernel's weights each work once an output position."""
-    return 0 if layer is None else math.prod(layer.kernel_shape) * math.prod(_after(layer, size))
-
-
-def _block_multiply_adds(block: plans.BlockPlan, size: Size) -> int:
-    if isinstance(block, plans.MultiQueryAttentionPlan):
-        return _attention_multiply_adds(block, size)
-    total = 0
-    for layer in block.layers:
-        if isinstance(layer, plans.SqueezeExcitePlan):
-            total += _conv_multiply_adds(layer.reduce, (1, 1)) + _conv_multiply_adds(layer.expand, (1, 1))
-        else:
-            total += _conv_multiply_adds(layer, size)
-            size = _after(layer, size)
-    return total
-
-
-def _attention_multiply_adds(block: plans.MultiQueryAttentionPlan, size: Size) -> int:
-    memory = _after(block.key_depthwise, size)  # the map that keys and values come from
-    layers = (
-        (block.query, size),
-        (block.key_depthwise, size),
-        (block.key, memory),
-        (block.value_depthwise, size),
-        (block.value, memory),
-        (block.output, size),
-    )
-    products = 2 * math.prod(size) * math.prod(memory) * block.heads * block.key_features
-    return products + sum(_conv_multiply_adds(layer, at) for layer, at in layers)
-
-
-def _layer_row(layer: plans.ConvPlan, kind: str, size: Size | None) -> Row:
+def _layer_row(layer: plans.ConvPlan, norm: plans.Norm, kind: str, size: Size | None) -> Row:
     """A layer outside the blocks; `size` None: after pooling."""
     return Row(
         name=layer.name,
         kind=kind,
         input_shape=(*(size or ()), layer.in_features),
-        output_shape=(*(_after(layer, size) if size else ()), layer.features),
-        multiply_adds=_conv_multiply_adds(layer, size or (1, 1)),
-        **_count(layer_variables(layer)),
+        output_shape=(*(layer.output_size(size) if size else ()), layer.features),
+        multiply_adds=layer.multiply_adds(size or (1, 1)),
+        **_count(layer.variables(norm)),
     )

@@ -19,14 +19,14 @@ KERNEL_LEVELS = 127  # weights use -127 .. 127: no value without its negative
 
 
 def round_kernel(kernel: jax.Array) -> jax.Array:
-    """float32 [..., out] -> the same, rounded to multiples of max |kernel[..., c]| / 127 for each c."""
+    """Returns a kernel, float32 [..., out], rounded to multiples of max |kernel[..., c]| / 127 for each c."""
     largest = jnp.max(jnp.abs(kernel), axis=tuple(range(kernel.ndim - 1)), keepdims=True)
     scale = jnp.where(largest > 0, largest / KERNEL_LEVELS, 1.0)
     return _straight_through(kernel, jnp.round(kernel / scale) * scale)
 
 
 def round_between(x: jax.Array, low: jax.Array | float, high: jax.Array | float) -> jax.Array:
-    """x rounded to 256 levels from about `low` to about `high`, one of which is 0, and clipped there.
+    """Returns x rounded to 256 levels from about `low` to about `high`, one of which is 0, and clipped there.
 
     A range without extent changes nothing: none has been observed yet.
     """
@@ -41,13 +41,24 @@ def round_between(x: jax.Array, low: jax.Array | float, high: jax.Array | float)
 def round_observed(
     module: nn.Module, name: str, x: jax.Array, quantization: plans.Quantization | None, *, train: bool
 ) -> jax.Array:
-    """x rounded in a range that is a batch statistic of `module`, [2] = (lowest, highest); None changes nothing.
+    """Returns x rounded in a range that is a batch statistic of `module`, [2] = (lowest, highest).
 
-    In training the range follows the batches' extremes, and the first batch sets it.
+    None changes nothing. In training the range follows the batches' extremes, and the first batch sets it.
     """
     if quantization is None:
         return x
-    variable = module.variable("batch_stats", name, jnp.zeros, (2,), jnp.float32)
+    return round_in(module, range_variable(module, name), x, quantization, train=train)
+
+
+def range_variable(module: nn.Module, name: str) -> nn.Variable:
+    """Returns the variable of a range, which nothing has been seen of yet."""
+    return module.variable("batch_stats", name, jnp.zeros, (2,), jnp.float32)
+
+
+def round_in(
+    module: nn.Module, variable: nn.Variable, x: jax.Array, quantization: plans.Quantization, *, train: bool
+) -> jax.Array:
+    """Returns x rounded in the range of `variable`, as `round_observed` does."""
     if train and not module.is_initializing():
         known = variable.value
         seen = jax.lax.stop_gradient(jnp.stack([jnp.min(x), jnp.max(x)]).astype(jnp.float32))

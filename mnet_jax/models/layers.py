@@ -14,6 +14,7 @@ from jax import lax
 from jax.nn import initializers
 
 from mnet_jax.models import norm_product, plans
+from mnet_jax.models.compute import Compute
 from mnet_jax.models.fake_quantization import round_between, round_kernel, round_observed
 from mnet_jax.models.norm import affine, normalize
 from mnet_jax.models.ops.conv import dense_conv
@@ -22,19 +23,26 @@ from mnet_jax.models.ops.pointwise import pointwise_conv
 
 
 @dataclasses.dataclass(frozen=True)
-class Compute:
-    """What every layer of a model shares."""
+class Shared:
+    """What every layer of a network is told beside its own plan."""
 
     dtype: str
     padding: str
     norm: plans.Norm
-    norm_axis_name: str | None
-    norm_frozen: bool = False  # training uses the running statistics and leaves them as they are
+    norm_axis_name: str | None = None
+    norm_frozen: bool = False
     quantization: plans.Quantization | None = None
 
-    def batch_norm(self, name: str) -> "BatchNorm":
-        """A batch norm with this model's settings."""
-        return BatchNorm(self.norm, self.norm_axis_name, self.norm_frozen, name=name)
+    @classmethod
+    def of(cls, plan: plans.ModelPlan, compute: Compute) -> "Shared":
+        """Returns what the layers of this network are told."""
+        return cls(
+            compute.dtype, plan.padding, plan.norm, compute.norm_axis_name, compute.norm_frozen, plan.quantization
+        )
+
+    def norm_module(self, name: str) -> nn.Module:
+        """Returns a norm of the network's kind, with its settings."""
+        return NORMS[type(self.norm)](self.norm, self.norm_axis_name, self.norm_frozen, name=name)
 
 
 # --- Activations: float32 [..., C] -> the same ---
@@ -75,7 +83,7 @@ class BatchNorm(nn.Module):
     The running variance is the unbiased one, as TensorFlow's fused kernel and PyTorch have it (flax: the biased one).
     """
 
-    norm: plans.Norm
+    norm: plans.BatchNorm
     axis_name: str | None  # statistics are those of the batch over this mapped axis; None: of the local batch
     frozen: bool = False  # use the running statistics in training too, and leave them as they are
 
@@ -106,18 +114,23 @@ class BatchNorm(nn.Module):
         return y
 
 
+# The module of each kind of norm. All are made and called as `BatchNorm` is, with `kernel` where they are to normalise
+# a product.
+NORMS: dict[type[plans.Norm], type[nn.Module]] = {plans.BatchNorm: BatchNorm}
+
+
 class Conv(nn.Module):
     """One `plans.ConvPlan`: [N, H, W, C] (or [N, C] for a pointwise layer) -> the same rank."""
 
     plan: plans.ConvPlan
-    compute: Compute
+    shared: Shared
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        plan, dtype = self.plan, self.compute.dtype
+        plan, dtype = self.plan, self.shared.dtype
         initial = initializers.normal(plan.kernel_deviation)
         kernel = self.param(plan.kernel_name, initial, plan.kernel_shape, jnp.float32)
-        if self.compute.quantization is not None:
+        if self.shared.quantization is not None:
             kernel = round_kernel(kernel)
         kernel = kernel.astype(dtype)
         x, product = x.astype(dtype), None
@@ -130,11 +143,11 @@ class Conv(nn.Module):
         else:
             x = dense_conv(x, kernel, plan.stride, self._padding(x))
         if plan.norm:
-            x = self.compute.batch_norm("norm")(x, train=train, kernel=product)
+            x = self.shared.norm_module("norm")(x, train=train, kernel=product)
         elif plan.bias:
             bias = self.param("bias", initializers.zeros, (plan.features,), jnp.float32)
             x = x.astype(jnp.float32) + bias.reshape((1,) * (x.ndim - 1) + (plan.features,))
-        if self.compute.quantization is not None:
+        if self.shared.quantization is not None:
             x = self._activate_rounded(x, train=train)
         elif plan.activation is not None:
             x = ACTIVATIONS[plan.activation](x)
@@ -142,7 +155,7 @@ class Conv(nn.Module):
 
     def _activate_rounded(self, x: jax.Array, *, train: bool) -> jax.Array:
         """The activation as int8 networks have it: a hard swish is a rounded product of two rounded factors."""
-        quantization, activation = self.compute.quantization, self.plan.activation
+        quantization, activation = self.shared.quantization, self.plan.activation
         if activation == "hard_sigmoid":
             return round_between(hard_sigmoid(x), 0.0, 1.0)
         if activation == "hard_swish":
@@ -154,7 +167,7 @@ class Conv(nn.Module):
 
     def _padding(self, x: jax.Array) -> tuple[tuple[int, int], tuple[int, int]]:
         height, width = (
-            plans.explicit_padding(self.compute.padding, size, self.plan.kernel, self.plan.stride)
+            plans.explicit_padding(self.shared.padding, size, self.plan.kernel, self.plan.stride)
             for size in x.shape[1:3]
         )
         return height, width
@@ -164,15 +177,15 @@ class SqueezeExcite(nn.Module):
     """[N, H, W, C] -> the same, each channel multiplied by a learned function of all channels' averages."""
 
     plan: plans.SqueezeExcitePlan
-    compute: Compute
+    shared: Shared
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        quantization = self.compute.quantization
+        quantization = self.shared.quantization
         gate = x.mean((1, 2), dtype=jnp.float32)
         gate = round_observed(self, "pool_range", gate, quantization, train=train)
         for layer in (self.plan.reduce, self.plan.expand):
-            gate = Conv(layer, self.compute, name=layer.name)(gate, train=train)
+            gate = Conv(layer, self.shared, name=layer.name)(gate, train=train)
         x = x * gate[:, None, None, :]
         return round_observed(self, "output_range", x, quantization, train=train).astype(x.dtype)
 

@@ -1,135 +1,112 @@
-"""MobileNet: a plan -> logits for classification, or feature maps for other heads."""
+"""MobileNet, the backbone: a plan -> feature maps, and the embedding. A task's network is a subclass with its head."""
+
+import dataclasses
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mnet_jax import errors
-from mnet_jax.models import plans, specs
-from mnet_jax.models.blocks import MODULES
-from mnet_jax.models.fake_quantization import round_observed
-from mnet_jax.models.layers import Compute, Conv
-from mnet_jax.models.tables import SPECS, list_models
+from mnet_jax.models import plans
+from mnet_jax.models.blocks.modules import MODULES
+from mnet_jax.models.compute import Compute
+from mnet_jax.models.fake_quantization import range_variable, round_in
+from mnet_jax.models.layers import Conv, Shared
+from mnet_jax.models.variables import list_variables
 
-DTYPES = ("float32", "bfloat16")
+# The `name` to give to every network: the scope by which profiles, `mnet benchmark step-breakdown` and `mnet tpu-check`
+# find the network in a program, whatever the task.
+SCOPE = "MobileNet"
 
 
 class MobileNet(nn.Module):
-    """Any network of the family.
+    """Any network of the family, up to its maps and its embedding.
 
     Variables: {"params": ..., "batch_stats": ...}, all float32, in scopes named after the plan's layers: "stem",
-    "block_00" ..., "last_conv", "head", "classifier". Dropout and drop path draw from the rng stream "dropout".
+    "block_00" ..., "last_conv", "head". Those of layers that are not used do not exist: a network that uses the maps
+    alone has no "last_conv" and no "head". Drop path draws from the rng stream "dropout".
+
+    A subclass has a `__call__`, the scopes of its own layers lie beside the backbone's, and `list_variables` says them
+    too:
+
+        class Detector(MobileNet):
+            @nn.compact
+            def __call__(self, images, *, train=False):
+                maps = self.maps(images, train=train)
+                return {stride: nn.Dense(5, name=f"boxes_{stride}")(x) for stride, x in maps.items()}
 
     Attributes:
-      plan: what `specs.resolve` made.
-      dtype: compute dtype of convolutions, "float32" or "bfloat16"; norm statistics, pooling and logits are float32.
-      norm_axis_name: mapped axis over which batch-norm statistics are the global batch's; None: each device its own.
-      norm_frozen: training, too, normalises with the running statistics and leaves them as they are.
+      plan: what `resolve.resolve` made.
+      compute: dtype, and how training normalises.
     """
 
     plan: plans.ModelPlan
-    dtype: str = "float32"
-    norm_axis_name: str | None = None
-    norm_frozen: bool = False
+    compute: Compute = Compute()
+
+    def setup(self) -> None:
+        """Declares the backbone's layers; their variables come to be where they are first used."""
+        plan, shared = self.plan, self.shared()
+        for layer in (plan.stem, plan.last_conv, plan.head):
+            if layer is not None:
+                setattr(self, layer.name, Conv(layer, shared))
+        if plan.quantization is not None:
+            self.pool_range = range_variable(self, "pool_range")
+        for block in plan.blocks:
+            setattr(self, block.name, MODULES[type(block)](block, shared))
 
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
-        """Images, float [N, H, W, 3], normalised, any size from 32 -> logits, float32 [N, num_classes]."""
-        return self._run(images, train=train, goal="logits")
+        """Returns the embedding, as `embed` does."""
+        return self.embed(images, train=train)
 
-    def features(self, images: jax.Array, *, train: bool = False) -> dict[int, jax.Array]:
-        """Maps for other heads, keyed by stride: 4, 8, 16, 32 (from `plan.stem_stride` on), each [N, H', W', C].
+    def maps(self, images: jax.Array, *, train: bool = False) -> dict[int, jax.Array]:
+        """Returns feature maps by stride: 4, 8, 16, 32 (from `plan.stem_stride` on), each [N, H', W', C].
 
-        H' is H / stride, rounded up. Each map is the output of the last block at its stride (`plan.feature_blocks`),
+        H' is H / stride, rounded up. Each map is the output of the last block at its stride (`plan.map_blocks`),
         before `last_conv`: in V1 of a separable block; in V2 and V3 of a projection, hence without activation; in V4
         of a UIB or attention block.
+
+        Args:
+          images: float [N, H, W, 3], normalised, any size from 32.
+          train: whether norms use the batch's statistics, and blocks are dropped.
         """
-        return self._run(images, train=train, goal="maps")
-
-    def embed(self, images: jax.Array, *, train: bool = False) -> jax.Array:
-        """Images -> what the classifier sees, float32 [N, `plan.classifier.in_features`].
-
-        The last map's mean over its positions; where the architecture has a layer between that and the classifier
-        ("head": V3 and V4), what comes out of it. Before dropout. `classify` goes on from here.
-        """
-        return self._run(images, train=train, goal="embedding")
-
-    def classify(self, embeddings: jax.Array, *, train: bool = False) -> jax.Array:
-        """What `embed` made -> logits, float32 [N, num_classes]; dropout in training."""
-        return self._run(embeddings, train=train, goal="logits", embedded=True)
-
-    @nn.compact
-    def _run(self, x: jax.Array, *, train: bool, goal: str, embedded: bool = False) -> jax.Array | dict[int, jax.Array]:
-        """`goal` "maps", "embedding" or "logits" of images, or, `embedded`, of what came before the classifier."""
-        if not embedded:
-            x = self._backbone(x, train=train, goal=goal)
-        if goal != "logits":
-            return x
-        plan = self.plan
-        x = nn.Dropout(plan.dropout, name="dropout")(x, deterministic=not train)
-        exact = Compute("float32", plan.padding, plan.norm, self.norm_axis_name, self.norm_frozen, plan.quantization)
-        return Conv(plan.classifier, exact, name="classifier")(x, train=train)
-
-    def _backbone(self, images: jax.Array, *, train: bool, goal: str) -> jax.Array | dict[int, jax.Array]:
-        """Everything before the classifier; runs inside the compact `_run`."""
         plan = self.plan
         if images.ndim != 4 or images.shape[-1] != 3 or not jnp.issubdtype(images.dtype, jnp.floating):
             raise ValueError(
                 f"images must be floating point [N, height, width, 3], normalised; got {images.dtype} {images.shape}"
             )
-        compute = Compute(self.dtype, plan.padding, plan.norm, self.norm_axis_name, self.norm_frozen, plan.quantization)
-        strides = {name: stride for stride, name in plan.feature_blocks}
-        features = {}
-        x = Conv(plan.stem, compute, name="stem")(images, train=train)
+        strides = {name: stride for stride, name in plan.map_blocks}
+        maps = {}
+        x = self.stem(images, train=train)
         for block in plan.blocks:
-            x = MODULES[type(block)](block, compute, name=block.name)(x, train=train)
+            x = getattr(self, block.name)(x, train=train)
             if block.name in strides:
-                features[strides[block.name]] = x
-        if goal == "maps":
-            return features
-        if plan.last_conv is not None:
-            x = Conv(plan.last_conv, compute, name="last_conv")(x, train=train)
+                maps[strides[block.name]] = x
+        return maps
+
+    def embed(self, images: jax.Array, *, train: bool = False) -> jax.Array:
+        """Returns one vector an image, float32 [N, `plan.embedding_features`].
+
+        The last map's mean over its positions; where the architecture has a layer after that ("head": V3 and V4), what
+        comes out of it.
+
+        Args:
+          images: as those of `maps`.
+          train: the same.
+        """
+        x = self.maps(images, train=train)[self.plan.map_blocks[-1][0]]
+        if self.plan.last_conv is not None:
+            x = self.last_conv(x, train=train)
         x = x.mean((1, 2), dtype=jnp.float32)
-        x = round_observed(self, "pool_range", x, plan.quantization, train=train)
-        if plan.head is not None:
-            x = Conv(plan.head, compute, name="head")(x, train=train)
+        if self.plan.quantization is not None:
+            x = round_in(self, self.pool_range, x, self.plan.quantization, train=train)
+        if self.plan.head is not None:
+            x = self.head(x, train=train)
         return x.astype(jnp.float32)
 
+    def list_variables(self) -> list[plans.Variable]:
+        """Returns all variables of the network, so that it can start without being traced."""
+        return list_variables(self.plan)
 
-def create_model(
-    name: str,
-    *,
-    num_classes: int = 1000,
-    width: float = 1.0,
-    width_rule: str = "tf",
-    dropout: float | None = None,
-    drop_path: float = 0.0,
-    dtype: str = "float32",
-    padding: str = "same",
-    stem_stride: int = 4,
-    norm_decay: float | None = None,
-    norm_epsilon: float | None = None,
-    norm_axis_name: str | None = None,
-    norm_frozen: bool = False,
-    quantize_range_decay: float | None = None,
-) -> MobileNet:
-    """Returns the network `name` (see `list_models`); arguments as in `specs.resolve` and `MobileNet`.
-
-    Raises:
-      ValueError: one line that says what was given and what is allowed.
-    """
-    errors.check_choice("model", name, list_models())
-    errors.check_choice("dtype", dtype, DTYPES)
-    plan = specs.resolve(
-        SPECS[name],
-        num_classes=num_classes,
-        width=width,
-        width_rule=width_rule,
-        dropout=dropout,
-        drop_path=drop_path,
-        padding=padding,
-        stem_stride=stem_stride,
-        norm_decay=norm_decay,
-        norm_epsilon=norm_epsilon,
-        quantize_range_decay=quantize_range_decay,
-    )
-    return MobileNet(plan, dtype=dtype, norm_axis_name=norm_axis_name, norm_frozen=norm_frozen)
+    def shared(self, *, dtype: str | None = None) -> Shared:
+        """Returns what the layers of this network are told; `dtype`: of layers that compute in another one."""
+        compute = self.compute if dtype is None else dataclasses.replace(self.compute, dtype=dtype)
+        return Shared.of(self.plan, compute)

@@ -1,33 +1,107 @@
 """One concrete network, as data: every width rounded, every layer named, every stride final. Pure Python, no jax.
 
-`specs.resolve` makes plans; the model, `mnet summary`, weight import and export read them. The names in a plan are the
-scopes of the model's variables.
+`resolve.resolve` makes plans; the model, `mnet summary`, weight import and export read them. The names in a plan are
+the scopes of the model's variables.
 """
 
+import abc
 import dataclasses
 import math
 
 PADDINGS = ("same", "symmetric")
 STEM_STRIDES = (1, 2, 4)
 
+Size = tuple[int, int]  # height and width of a map
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Norm:
+class Variable:
+    """One array, float32; starts as `mean` plus a normal distribution of `deviation`."""
+
+    collection: str  # "params" or "batch_stats"
+    path: tuple[str, ...]  # scopes and leaf, such as ("block_03", "depthwise", "norm", "scale")
+    shape: tuple[int, ...]
+    mean: float = 0.0
+    deviation: float = 0.0
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
+
+
+# --- What a network is made with ---
+
+
+class Norm(abc.ABC):
+    """What normalises the layers of a network; one kind in each network.
+
+    A kind is a record of its settings, here, with its module (`layers.NORMS`), its form in an exported graph
+    (`deploy/norms.py`) and its leaves' names in published files (`pretrained/layouts.py`).
+    """
+
+    @abc.abstractmethod
+    def variables(self, features: int, scope: tuple[str, ...]) -> list[Variable]:
+        """Returns the variables that normalise `features` channels, in `scope`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BatchNorm(Norm):
     """Batch normalisation: running averages keep `decay` of themselves a step, `epsilon` is added to the variance."""
 
     decay: float
     epsilon: float
 
+    def variables(self, features: int, scope: tuple[str, ...]) -> list[Variable]:
+        """Returns scale and bias, which are learned, and the running mean and variance."""
+        leaves = (
+            ("params", "scale", 1.0),
+            ("params", "bias", 0.0),
+            ("batch_stats", "mean", 0.0),
+            ("batch_stats", "var", 1.0),
+        )
+        return [
+            Variable(collection=collection, path=(*scope, leaf), shape=(features,), mean=mean)
+            for collection, leaf, mean in leaves
+        ]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Quantization:
-    """Training with int8 rounding: observed ranges keep `range_decay` of themselves a step (`quantization.py`)."""
+    """Training with int8 rounding: observed ranges keep `range_decay` of themselves a step (fake_quantization.py)."""
 
     range_decay: float
 
 
+# --- Layers ---
+
+
+class LayerPlan(abc.ABC):
+    """One layer: a module of `layers.py`, in the scope `name`."""
+
+    name: str
+
+    @abc.abstractmethod
+    def variables(self, norm: Norm, scope: tuple[str, ...] = ()) -> list[Variable]:
+        """Returns the layer's variables; it stands in `scope`, in a network that is normalised by `norm`."""
+
+    def ranges(self, scope: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+        """Returns the paths of the ranges that quantised training observes."""
+        del scope
+        return []
+
+    def output_size(self, size: Size) -> Size:
+        """Returns the size of the layer's result for a map of `size`."""
+        return size
+
+    def multiply_adds(self, size: Size) -> int:
+        """Returns the multiply-adds for a map of `size`."""
+        del size
+        return 0
+
+
 @dataclasses.dataclass(frozen=True)
-class ConvPlan:
+class ConvPlan(LayerPlan):
     """One convolution with what follows it: norm or bias, then an activation (None: linear).
 
     `depthwise` means one filter a channel (features == in_features); otherwise kernel 1 is a pointwise layer, stride 1.
@@ -44,16 +118,6 @@ class ConvPlan:
     norm: bool = True
     bias: bool = False
     init: str = "fan_out"  # of the kernel: "fan_out", "xavier" or "classifier"
-
-    @property
-    def ranges(self) -> tuple[str, ...]:
-        """Names of the ranges that quantised training observes: what enters a hard swish, and what leaves the layer.
-
-        A gate (hard sigmoid) has a range by itself: 0 to 1.
-        """
-        if self.activation == "hard_sigmoid":
-            return ()
-        return ("linear_range", "output_range") if self.activation == "hard_swish" else ("output_range",)
 
     @property
     def kernel_name(self) -> str:
@@ -86,30 +150,84 @@ class ConvPlan:
             case "classifier":
                 return 0.01
 
+    def variables(self, norm: Norm, scope: tuple[str, ...] = ()) -> list[Variable]:
+        """Returns kernel, norm and bias, those that there are."""
+        scope = (*scope, self.name)
+        kernel = Variable(
+            collection="params",
+            path=(*scope, self.kernel_name),
+            shape=self.kernel_shape,
+            deviation=self.kernel_deviation,
+        )
+        variables = [kernel, *(norm.variables(self.features, (*scope, "norm")) if self.norm else ())]
+        if self.bias:
+            variables.append(Variable(collection="params", path=(*scope, "bias"), shape=(self.features,)))
+        return variables
+
+    def ranges(self, scope: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+        """Returns those of what enters a hard swish and of what leaves the layer; a gate's is known, 0 to 1."""
+        if self.activation == "hard_sigmoid":
+            return []
+        names = ("linear_range", "output_range") if self.activation == "hard_swish" else ("output_range",)
+        return [(*scope, self.name, name) for name in names]
+
+    def output_size(self, size: Size) -> Size:
+        """Returns the size of the result."""
+        return output_size(size[0], self.stride), output_size(size[1], self.stride)
+
+    def multiply_adds(self, size: Size) -> int:
+        """Returns the kernel's weights times the output's positions, at each of which every weight works once."""
+        return math.prod(self.kernel_shape) * math.prod(self.output_size(size))
+
+
+def depthwise(name: str, features: int, kernel: int, stride: int, activation: str | None = None) -> ConvPlan:
+    """Returns a depthwise convolution with norm."""
+    return ConvPlan(name, features, features, activation, kernel=kernel, stride=stride, depthwise=True)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SqueezeExcitePlan:
+class SqueezeExcitePlan(LayerPlan):
     """Global average pool, `reduce`, `expand`; the result (0..1) multiplies the channels of the layer before it."""
 
     name: str
     reduce: ConvPlan
     expand: ConvPlan
 
+    def variables(self, norm: Norm, scope: tuple[str, ...] = ()) -> list[Variable]:
+        """Returns those of both convolutions."""
+        scope = (*scope, self.name)
+        return self.reduce.variables(norm, scope) + self.expand.variables(norm, scope)
+
+    def ranges(self, scope: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+        """Returns those of the pooled vector, of the product, and of both convolutions."""
+        scope = (*scope, self.name)
+        own = [(*scope, "pool_range"), (*scope, "output_range")]
+        return own + self.reduce.ranges(scope) + self.expand.ranges(scope)
+
+    def multiply_adds(self, size: Size) -> int:
+        """Returns those of both convolutions, of a single position each."""
+        del size
+        return self.reduce.multiply_adds((1, 1)) + self.expand.multiply_adds((1, 1))
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class NormPlan:
-    """A batch normalisation that follows no convolution (before attention)."""
+class NormPlan(LayerPlan):
+    """A norm that follows no convolution (before attention)."""
 
     name: str
     features: int
 
+    def variables(self, norm: Norm, scope: tuple[str, ...] = ()) -> list[Variable]:
+        """Returns the norm's."""
+        return norm.variables(self.features, (*scope, self.name))
 
-LayerPlan = ConvPlan | SqueezeExcitePlan | NormPlan
+
+# --- Blocks and networks ---
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BlockPlan:
-    """What all blocks share. A subclass's layers are its fields, in the order in which they run."""
+    """What all kinds of blocks share (`blocks/`). A kind's layers are its fields, in the order in which they run."""
 
     name: str
     kind: str  # for people: "inverted_residual", "extra_dw", ...
@@ -125,63 +243,43 @@ class BlockPlan:
         values = (getattr(self, field.name) for field in dataclasses.fields(self))
         return tuple(value for value in values if isinstance(value, LayerPlan))
 
+    def variables(self, norm: Norm) -> list[Variable]:
+        """Returns all variables of the block: its layers', and a learned factor a channel where it has one."""
+        variables = [variable for layer in self.layers for variable in layer.variables(norm, (self.name,))]
+        initial = getattr(self, "layer_scale", None)
+        if initial is not None:
+            path = (self.name, "layer_scale")
+            variables.append(Variable(collection="params", path=path, shape=(self.features,), mean=initial))
+        return variables
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ConvBlockPlan(BlockPlan):
-    conv: ConvPlan
+    def ranges(self) -> list[tuple[str, ...]]:
+        """Returns the paths of the ranges that quantised training observes."""
+        paths = [path for layer in self.layers for path in layer.ranges((self.name,))]
+        return [*paths, (self.name, "output_range")] if self.residual else paths
 
+    def output_size(self, size: Size) -> Size:
+        """Returns the size of the block's result for a map of `size`."""
+        return output_size(size[0], self.stride), output_size(size[1], self.stride)
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SeparablePlan(BlockPlan):
-    depthwise: ConvPlan
-    pointwise: ConvPlan
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class InvertedResidualPlan(BlockPlan):
-    expand: ConvPlan | None
-    depthwise: ConvPlan
-    squeeze_excite: SqueezeExcitePlan | None
-    project: ConvPlan
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FusedInvertedBottleneckPlan(BlockPlan):
-    expand: ConvPlan
-    project: ConvPlan
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class UniversalInvertedBottleneckPlan(BlockPlan):
-    start_depthwise: ConvPlan | None
-    expand: ConvPlan
-    middle_depthwise: ConvPlan | None
-    project: ConvPlan
-    layer_scale: float | None  # how a learned factor for each channel starts, the leaf "layer_scale"; None: no factor
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MultiQueryAttentionPlan(BlockPlan):
-    norm: NormPlan
-    query: ConvPlan  # to heads * key_features channels, head-major
-    key_depthwise: ConvPlan | None
-    key: ConvPlan
-    value_depthwise: ConvPlan | None
-    value: ConvPlan
-    output: ConvPlan
-    heads: int
-    key_features: int
-    layer_scale: float | None
+    def multiply_adds(self, size: Size) -> int:
+        """Returns the multiply-adds for a map of `size`: those of the layers, which run one after the other."""
+        total = 0
+        for layer in self.layers:
+            total += layer.multiply_adds(size)
+            size = layer.output_size(size)
+        return total
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelPlan:
-    """One concrete network. Order: stem, blocks, last_conv, global average pool, head, dropout, classifier."""
+    """One concrete network. Order: stem, blocks, last_conv, global average pool, head, dropout, classifier.
+
+    A plan without a classifier is a backbone: maps, and the embedding, what comes after `head`.
+    """
 
     name: str
     width: float
     width_rule: str
-    num_classes: int
     padding: str
     norm: Norm
     dropout: float
@@ -191,18 +289,43 @@ class ModelPlan:
     blocks: tuple[BlockPlan, ...]
     last_conv: ConvPlan | None
     head: ConvPlan | None
-    classifier: ConvPlan
-    feature_blocks: tuple[tuple[int, str], ...]  # (stride, name of the last block at that stride), four of them
+    map_blocks: tuple[tuple[int, str], ...]  # (stride, name of the last block at that stride), four of them
     quantization: Quantization | None = None
+    classifier: ConvPlan | None = None
+
+    @property
+    def embedding_features(self) -> int:
+        """Length of the embedding."""
+        return next(layer.features for layer in (self.head, self.last_conv, self.blocks[-1]) if layer is not None)
+
+    @property
+    def num_classes(self) -> int:
+        """Size of the logits; 0 without a classifier."""
+        return 0 if self.classifier is None else self.classifier.features
+
+
+def with_classifier(plan: ModelPlan, num_classes: int) -> ModelPlan:
+    """Returns the plan with a classifier, one dense layer from the embedding to `num_classes` logits.
+
+    Raises:
+      ValueError: unless `num_classes` is a whole number of at least 1.
+    """
+    if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 1:
+        raise ValueError(f"num_classes must be a whole number of at least 1, got {num_classes!r}")
+    layer = ConvPlan("classifier", plan.embedding_features, num_classes, norm=False, bias=True, init="classifier")
+    return dataclasses.replace(plan, classifier=layer)
+
+
+# --- Sizes ---
 
 
 def output_size(size: int, stride: int) -> int:
-    """Side of a map after a convolution; the same for both paddings, because kernels are odd."""
+    """Returns the side of a map after a convolution; the same for both paddings, because kernels are odd."""
     return -(-size // stride)
 
 
 def explicit_padding(padding: str, size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Zeros (before, after) along one side of `size` pixels.
+    """Returns the zeros (before, after) along one side of `size` pixels.
 
     "same" is TensorFlow's: as few as the output needs, the odd one after, hence (0, 1) for kernel 3, stride 2, even
     size. "symmetric" is PyTorch's: kernel // 2 on both sides.

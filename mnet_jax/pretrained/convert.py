@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 
 from mnet_jax import errors
-from mnet_jax.models import plans, specs
+from mnet_jax.models import plans
+from mnet_jax.models.plans import with_classifier
+from mnet_jax.models.resolve import resolve
 from mnet_jax.models.tables import SPECS
 from mnet_jax.pretrained.layouts import Layout
 
@@ -72,12 +74,7 @@ def convert(
     arrays = _fit_top(arrays, layout, plan, origin, log)
     absent = _absent_top(arrays, layout, plan)
     if "classifier" not in absent:
-        plan = specs.resolve(
-            SPECS[plan.name],
-            width=plan.width,
-            width_rule=layout.width_rule,
-            num_classes=_num_classes(arrays, layout, plan),
-        )
+        plan = with_classifier(plan, _num_classes(arrays, layout, plan))
     differences = _compare(arrays, layout, plan, absent)
     if len(differences):
         found = None if model is width is None else _search(arrays, layout, None, None)
@@ -105,7 +102,7 @@ def convert(
 def _plans(layout: Layout, model: str | None, width: float | None) -> Iterator[plans.ModelPlan]:
     for name in layout.models if model is None else (model,):
         for multiplier in _WIDTHS if width is None else (width,):
-            yield specs.resolve(SPECS[name], width=multiplier, width_rule=layout.width_rule)
+            yield resolve(SPECS[name], num_classes=1000, width=multiplier, width_rule=layout.width_rule)
 
 
 def _find_plan(arrays: Arrays, layout: Layout, origin: str, model: str | None, width: float | None) -> plans.ModelPlan:

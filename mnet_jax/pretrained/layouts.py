@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from mnet_jax.models import plans
-from mnet_jax.models.variables import Variable, list_variables
+from mnet_jax.models import blocks, plans
+from mnet_jax.models.plans import Variable
+from mnet_jax.models.variables import list_variables
 
 Modules = dict[str, str]  # our scope -> their module
 
@@ -88,11 +89,11 @@ _TIMM_STAGES = {
 
 def _timm_block(block: plans.BlockPlan) -> Modules:
     match block:
-        case plans.ConvBlockPlan():
+        case blocks.ConvBlockPlan():
             return {"conv": "conv", "conv/norm": "bn1"}
-        case plans.SeparablePlan():
+        case blocks.SeparablePlan():
             return {"depthwise": "conv_dw", "depthwise/norm": "bn1", "pointwise": "conv_pw", "pointwise/norm": "bn2"}
-        case plans.InvertedResidualPlan(expand=None):
+        case blocks.InvertedResidualPlan(expand=None):
             return {
                 "depthwise": "conv_dw",
                 "depthwise/norm": "bn1",
@@ -101,7 +102,7 @@ def _timm_block(block: plans.BlockPlan) -> Modules:
                 "project": "conv_pw",
                 "project/norm": "bn2",
             }
-        case plans.InvertedResidualPlan():
+        case blocks.InvertedResidualPlan():
             return {
                 "expand": "conv_pw",
                 "expand/norm": "bn1",
@@ -112,9 +113,9 @@ def _timm_block(block: plans.BlockPlan) -> Modules:
                 "project": "conv_pwl",
                 "project/norm": "bn3",
             }
-        case plans.FusedInvertedBottleneckPlan():
+        case blocks.FusedInvertedBottleneckPlan():
             return {"expand": "conv_exp", "expand/norm": "bn1", "project": "conv_pwl", "project/norm": "bn2"}
-        case plans.UniversalInvertedBottleneckPlan():
+        case blocks.UniversalInvertedBottleneckPlan():
             theirs = {
                 "start_depthwise": "dw_start",
                 "expand": "pw_exp",
@@ -124,7 +125,7 @@ def _timm_block(block: plans.BlockPlan) -> Modules:
             return {ours: f"{name}.conv" for ours, name in theirs.items()} | {
                 f"{ours}/norm": f"{name}.bn" for ours, name in theirs.items()
             }
-        case plans.MultiQueryAttentionPlan():
+        case blocks.MultiQueryAttentionPlan():
             return {
                 "norm": "norm",
                 "query": "attn.query.proj",

@@ -8,7 +8,7 @@ import pytest
 
 from mnet_jax.models import list_models
 from mnet_jax.models.count import as_dict, format_table, summarize
-from mnet_jax.models.specs import resolve
+from mnet_jax.models.resolve import resolve
 from mnet_jax.models.tables import SPECS
 
 
@@ -30,7 +30,7 @@ def test_rows_connect_and_add_up(name):
 
 def test_rows_by_hand():
     """V3-Small's first block on 224 px: depthwise 3 x 3 x 16 stride 2, squeeze to 8 and back, project 16 to 16."""
-    rows, _ = summarize(resolve(SPECS["v3_small"]), 224)
+    rows, _ = summarize(resolve(SPECS["v3_small"], num_classes=1000), 224)
     stem, block = rows[:2]
     assert (stem.kind, stem.params, stem.multiply_adds) == ("conv", 3 * 3 * 3 * 16 + 2 * 16, 112 * 112 * 3 * 3 * 3 * 16)
     assert (block.kind, block.input_shape, block.output_shape) == ("inverted_residual", (112, 112, 16), (56, 56, 16))
@@ -41,7 +41,7 @@ def test_rows_by_hand():
 
 def test_attention_by_hand():
     """A hybrid's attention on a 16 x 16 map of 160 channels: 4 heads of 64, keys and values from 8 x 8."""
-    rows, _ = summarize(resolve(SPECS["v4_hybrid_medium"]), 256)
+    rows, _ = summarize(resolve(SPECS["v4_hybrid_medium"], num_classes=1000), 256)
     block = next(row for row in rows if row.kind == "mqa")
     assert block.input_shape == block.output_shape == (16, 16, 160)
     projections = 256 * 160 * 256 * 2 + 64 * 160 * 64 * 2
@@ -49,18 +49,18 @@ def test_attention_by_hand():
 
 
 def test_one_number_means_a_square():
-    plan = resolve(SPECS["v1"])
+    plan = resolve(SPECS["v1"], num_classes=1000)
     assert summarize(plan, 160) == summarize(plan, (160, 160))
 
 
 @pytest.mark.parametrize("image_size", [0, (224, 0), -3])
 def test_images_without_pixels_are_refused(image_size):
     with pytest.raises(ValueError, match="image_size must be at least 1 pixel a side, got"):
-        summarize(resolve(SPECS["v1"]), image_size)
+        summarize(resolve(SPECS["v1"], num_classes=1000), image_size)
 
 
 def test_table_has_a_line_for_each_row_and_fits_a_terminal():
-    rows, totals = summarize(resolve(SPECS["v4_hybrid_large"]), (384, 384))
+    rows, totals = summarize(resolve(SPECS["v4_hybrid_large"], num_classes=1000), (384, 384))
     lines = format_table(rows, totals).splitlines()
     assert lines[0].split() == ["name", "kind", "input", "output", "params", "multiply-adds"]
     assert len(lines) == len(rows) + 6
@@ -74,7 +74,7 @@ def test_table_has_a_line_for_each_row_and_fits_a_terminal():
 
 
 def test_dict_survives_json():
-    rows, totals = summarize(resolve(SPECS["v2"], width=1.4), 96)
+    rows, totals = summarize(resolve(SPECS["v2"], num_classes=1000, width=1.4), 96)
     document = as_dict(rows, totals)
     assert json.loads(json.dumps(document)) == document
     assert document["totals"]["params"] == 6_108_776

@@ -8,7 +8,7 @@ from networks import MEAN, STD, normalized, random_images, random_variables
 from mnet_jax.deploy import graph as g
 from mnet_jax.deploy.fold import fold
 from mnet_jax.deploy.interpret import interpret
-from mnet_jax.models import create_model
+from mnet_jax.tasks.classification.network import create_model
 
 # One network a kind of block; odd and unequal sides are where the two paddings differ most.
 CASES = [

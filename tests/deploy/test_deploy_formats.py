@@ -16,7 +16,7 @@ from mnet_jax.deploy import formats, stablehlo, tflite, tflite_metadata
 from mnet_jax.deploy.fold import fold
 from mnet_jax.deploy.interpret import interpret
 from mnet_jax.files import check_writable, placed
-from mnet_jax.models import create_model
+from mnet_jax.tasks.classification.network import create_model
 
 SIZE = 64
 

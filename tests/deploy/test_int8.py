@@ -14,9 +14,9 @@ from mnet_jax.deploy.fold import fold
 from mnet_jax.deploy.int8 import ranges, rewrite, write
 from mnet_jax.deploy.interpret import interpret
 from mnet_jax.deploy.metadata import About
-from mnet_jax.models import create_model
 from mnet_jax.models.fake_quantization import round_between, round_kernel
 from mnet_jax.models.variables import initial_variables
+from mnet_jax.tasks.classification.network import create_model
 
 SIZE = 32
 GREY = {"mean": (127.5, 127.5, 127.5), "std": (127.5, 127.5, 127.5)}
@@ -24,7 +24,7 @@ GREY = {"mean": (127.5, 127.5, 127.5), "std": (127.5, 127.5, 127.5)}
 
 def network(name, width=0.25, **options):
     model = create_model(name, width=width, num_classes=5, stem_stride=2, **options)
-    return model, initial_variables(model.plan, 0)
+    return model, initial_variables(model.list_variables(), 0)
 
 
 def folded(name, **options):

@@ -7,32 +7,35 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnet_jax.models import plans, specs
-from mnet_jax.models.blocks import MODULES
-from mnet_jax.models.layers import Compute
+from mnet_jax.models import blocks, plans
+from mnet_jax.models.blocks.modules import MODULES
+from mnet_jax.models.layers import Shared
+from mnet_jax.models.resolve import resolve
+from mnet_jax.models.specs import ModelSpec
+from mnet_jax.models.widths import WidthRule
 
 CHANNELS = 16  # of every block's input
 DECAY, EPSILON = 0.9, 1e-3
 
 CASES = {
-    "conv": specs.Conv(kernel=3, features=24, stride=2, activation="relu"),
-    "conv_1x1": specs.Conv(kernel=1, features=24, activation="relu"),
-    "separable": specs.Separable(features=CHANNELS, activation="relu6"),
-    "separable_strided": specs.Separable(features=24, stride=2, activation="relu6"),
-    "v2": specs.InvertedResidual(expanded=96, features=CHANNELS, activation="relu6"),
-    "v2_no_expansion": specs.InvertedResidual(expanded=CHANNELS, features=8, activation="relu6"),
-    "v2_strided": specs.InvertedResidual(expanded=96, features=CHANNELS, stride=2, activation="relu6"),
-    "v3": specs.InvertedResidual(kernel=5, expanded=40, features=CHANNELS, activation="hard_swish"),
-    "v3_se": specs.InvertedResidual(
+    "conv": blocks.Conv(kernel=3, features=24, stride=2, activation="relu"),
+    "conv_1x1": blocks.Conv(kernel=1, features=24, activation="relu"),
+    "separable": blocks.Separable(features=CHANNELS, activation="relu6"),
+    "separable_strided": blocks.Separable(features=24, stride=2, activation="relu6"),
+    "v2": blocks.InvertedResidual(expanded=96, features=CHANNELS, activation="relu6"),
+    "v2_no_expansion": blocks.InvertedResidual(expanded=CHANNELS, features=8, activation="relu6"),
+    "v2_strided": blocks.InvertedResidual(expanded=96, features=CHANNELS, stride=2, activation="relu6"),
+    "v3": blocks.InvertedResidual(kernel=5, expanded=40, features=CHANNELS, activation="hard_swish"),
+    "v3_se": blocks.InvertedResidual(
         kernel=5, expanded=72, features=CHANNELS, squeeze_excite=True, activation="hard_swish"
     ),
-    "v3_se_no_expansion": specs.InvertedResidual(
+    "v3_se_no_expansion": blocks.InvertedResidual(
         expanded=CHANNELS, features=CHANNELS, stride=2, squeeze_excite=True, activation="relu"
     ),
-    "fused_ib": specs.FusedInvertedBottleneck(expand=4, features=24, stride=2, activation="relu"),
-    "fused_ib_residual": specs.FusedInvertedBottleneck(expand=2, features=CHANNELS, activation="relu"),
+    "fused_ib": blocks.FusedInvertedBottleneck(expand=4, features=24, stride=2, activation="relu"),
+    "fused_ib_residual": blocks.FusedInvertedBottleneck(expand=2, features=CHANNELS, activation="relu"),
     **{
-        f"uib_{start}{middle}_s{stride}_{activation}": specs.UniversalInvertedBottleneck(
+        f"uib_{start}{middle}_s{stride}_{activation}": blocks.UniversalInvertedBottleneck(
             start_kernel=start,
             middle_kernel=middle,
             expand=3,
@@ -51,8 +54,8 @@ CASES = {
             (0, 0, 1, "gelu"),
         )
     },
-    "mqa": specs.MultiQueryAttention(heads=3, key_features=8, features=CHANNELS, layer_scale=0.5),
-    "mqa_strided": specs.MultiQueryAttention(
+    "mqa": blocks.MultiQueryAttention(heads=3, key_features=8, features=CHANNELS, layer_scale=0.5),
+    "mqa_strided": blocks.MultiQueryAttention(
         heads=2, key_features=8, key_value_stride=2, features=CHANNELS, layer_scale=0.5
     ),
 }
@@ -138,27 +141,27 @@ class Reference:
 
     def block(self, x, block):
         match block:
-            case specs.Conv():
+            case blocks.Conv():
                 return self.conv(x, "conv", block.stride, block.activation)
-            case specs.Separable():
+            case blocks.Separable():
                 y = self.conv(x, "depthwise", block.stride, block.activation)
                 return self.conv(y, "pointwise", 1, block.activation)
-            case specs.InvertedResidual():
+            case blocks.InvertedResidual():
                 y = x if block.expanded == CHANNELS else self.conv(x, "expand", 1, block.activation)
                 y = self.conv(y, "depthwise", block.stride, block.activation)
                 y = self.squeeze_excite(y) if block.squeeze_excite else y
-            case specs.FusedInvertedBottleneck():
+            case blocks.FusedInvertedBottleneck():
                 y = self.conv(x, "expand", block.stride, block.activation)
-            case specs.UniversalInvertedBottleneck():
+            case blocks.UniversalInvertedBottleneck():
                 y, start_stride = x, 1 if block.middle_kernel else block.stride
                 if block.start_kernel:
                     y = self.conv(y, "start_depthwise", start_stride, None)
                 y = self.conv(y, "expand", 1, block.activation)
                 if block.middle_kernel:
                     y = self.conv(y, "middle_depthwise", block.stride, block.activation)
-            case specs.MultiQueryAttention():
+            case blocks.MultiQueryAttention():
                 y = self.attention(x, block)
-        if not isinstance(block, specs.MultiQueryAttention):
+        if not isinstance(block, blocks.MultiQueryAttention):
             y = self.conv(y, "project", 1, None)
         y = y * self.params["layer_scale"] if "layer_scale" in self.params else y
         return x + y if y.shape == x.shape else y
@@ -166,18 +169,18 @@ class Reference:
 
 def build(block, padding, dtype="float32"):
     """The module of one block behind a stem of CHANNELS features, and float64 variables with nothing at rest."""
-    model = specs.ModelSpec(
+    model = ModelSpec(
         name="one",
         source="",
         image_size=32,
-        stem=specs.Conv(kernel=3, features=CHANNELS, stride=1, activation="relu"),
+        stem=blocks.Conv(kernel=3, features=CHANNELS, stride=1, activation="relu"),
         blocks=(block,),
         dropout=0.0,
-        norm=plans.Norm(decay=DECAY, epsilon=EPSILON),
-        width_rules={"tf": specs.WidthRule()},
+        norm=plans.BatchNorm(decay=DECAY, epsilon=EPSILON),
+        width_rules={"tf": WidthRule()},
     )
-    plan = specs.resolve(model, padding=padding)
-    module = MODULES[type(plan.blocks[0])](plan.blocks[0], Compute(dtype, padding, plan.norm, None))
+    plan = resolve(model, padding=padding)
+    module = MODULES[type(plan.blocks[0])](plan.blocks[0], Shared(dtype, padding, plan.norm))
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, 8, 8, CHANNELS)), train=False))
     draw = np.random.default_rng(7)
 

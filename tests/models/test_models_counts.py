@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from mnet_jax.models import create_model, list_models
+from mnet_jax.models import list_models
 from mnet_jax.models.count import summarize
-from mnet_jax.models.specs import resolve
+from mnet_jax.models.resolve import resolve
 from mnet_jax.models.tables import SPECS
-from mnet_jax.models.variables import list_variables
+from mnet_jax.tasks.classification.network import create_model
 
 COUNTS = json.loads((pathlib.Path(__file__).parent / "exact_counts.json").read_text())
 GOLDEN = COUNTS["published"]
@@ -40,7 +40,7 @@ def test_every_model_has_golden_counts():
 @pytest.mark.parametrize("row", GOLDEN, ids=lambda row: "-".join(map(str, row[:4])))
 def test_plan_counts(row):
     name, width, rule, image_size, params, batch_statistics, multiply_adds = row
-    _, totals = summarize(resolve(SPECS[name], width=width, width_rule=rule), image_size)
+    _, totals = summarize(resolve(SPECS[name], num_classes=1000, width=width, width_rule=rule), image_size)
     assert totals.params == params
     assert totals.batch_statistics == batch_statistics
     assert totals.variables == params + batch_statistics
@@ -49,7 +49,7 @@ def test_plan_counts(row):
 
 @pytest.mark.parametrize(("name", "params"), NARROW.items())
 def test_plan_counts_at_width_075(name, params):
-    assert summarize(resolve(SPECS[name], width=0.75), 224)[1].params == params
+    assert summarize(resolve(SPECS[name], num_classes=1000, width=0.75), 224)[1].params == params
 
 
 @pytest.mark.parametrize(("name", "rule"), sorted({(row[0], row[2]) for row in COUNTS["libraries"]}))
@@ -57,7 +57,7 @@ def test_plan_counts_at_the_widths_of_libraries(name, rule):
     """From width 0.1 to 2, the counts of timm and torchvision."""
     for network, width, their_rule, params, batch_statistics in COUNTS["libraries"]:
         if network == name and their_rule == rule:
-            _, totals = summarize(resolve(SPECS[name], width=width, width_rule=rule), 64)
+            _, totals = summarize(resolve(SPECS[name], num_classes=1000, width=width, width_rule=rule), 64)
             assert (width, totals.params, totals.batch_statistics) == (width, params, batch_statistics)
 
 
@@ -72,7 +72,7 @@ def test_flax_variables_are_those_of_the_plan(network):
         for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)
         if leaf.dtype == jnp.float32
     }
-    assert leaves == {(variable.collection, *variable.path): variable.shape for variable in list_variables(model.plan)}
+    assert leaves == {(variable.collection, *variable.path): variable.shape for variable in model.list_variables()}
     count = {
         collection: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes[collection])) for collection in shapes
     }

@@ -13,12 +13,16 @@ from jax import lax
 from jax.extend.core import jaxprs_in_params
 
 import mnet_jax
-from mnet_jax.models import create_model, layers, list_models, plans, specs
-from mnet_jax.models.blocks import MODULES
+from mnet_jax.models import layers, list_models, plans
+from mnet_jax.models.blocks import Separable
+from mnet_jax.models.blocks.modules import MODULES
+from mnet_jax.models.compute import Compute
 from mnet_jax.models.count import summarize
 from mnet_jax.models.mobilenet import MobileNet
+from mnet_jax.models.resolve import resolve
 from mnet_jax.models.tables import SPECS
 from mnet_jax.models.variables import initial_variables, list_variables
+from mnet_jax.tasks.classification.network import Classifier, create_model
 
 FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # compile time, not run time
 
@@ -26,14 +30,14 @@ FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes"
 def outputs(model, height, width):
     """Shapes and dtypes of logits and features of two images, without computing them."""
     variables = {"params": {}, "batch_stats": {}}
-    for variable in list_variables(model.plan):
+    for variable in model.list_variables():
         scope = variables[variable.collection]
         for name in variable.path[:-1]:
             scope = scope.setdefault(name, {})
         scope[variable.path[-1]] = jax.ShapeDtypeStruct(variable.shape, jnp.float32)
     images = jax.ShapeDtypeStruct((2, height, width, 3), jnp.float32)
     return jax.eval_shape(
-        lambda variables, images: (model.apply(variables, images), model.apply(variables, images, method="features")),
+        lambda variables, images: (model.apply(variables, images), model.apply(variables, images, method="maps")),
         variables,
         images,
     )
@@ -56,7 +60,7 @@ def test_logits_and_features_at_any_size(name):
             assert feature.shape[:3] == (2, math.ceil(height / stride), math.ceil(width / stride))
         rows, _ = summarize(model.plan, (height, width))
         shapes = {row.name: row.output_shape for row in rows}
-        named = [(stride, shapes[block]) for stride, block in model.plan.feature_blocks]
+        named = [(stride, shapes[block]) for stride, block in model.plan.map_blocks]
         assert named == [(stride, feature.shape[1:]) for stride, feature in features.items()]
 
 
@@ -64,7 +68,7 @@ def test_logits_and_features_at_any_size(name):
 @pytest.mark.parametrize("name", list_models())
 def test_stem_stride_for_small_images(name, stem_stride, side):
     plan = create_model(name, num_classes=10, stem_stride=stem_stride).plan
-    assert [stride for stride, _ in plan.feature_blocks] == [stem_stride * factor for factor in (1, 2, 4, 8)]
+    assert [stride for stride, _ in plan.map_blocks] == [stem_stride * factor for factor in (1, 2, 4, 8)]
     rows, totals = summarize(plan, 32)
     assert {row.name: row.output_shape[:2] for row in rows}[plan.blocks[-1].name] == (side, side)
     assert totals.params == summarize(create_model(name, num_classes=10).plan, 32)[1].params  # weights fit each other
@@ -111,7 +115,7 @@ def plain_conv(x, kernel, stride, padding):
 def test_every_parameter_gets_a_gradient(name, monkeypatch):
     monkeypatch.setattr(layers, "depthwise_conv", plain_conv)
     model = shortened(create_model(name, num_classes=3, width=0.25, drop_path=0.1))
-    variables = initial_variables(model.plan, seed=0)
+    variables = initial_variables(model.list_variables(), seed=0)
     side = 48 if "hybrid" in name else 32  # keys get no gradient where attention sees a single position
     images = jax.random.normal(jax.random.key(1), (4, side, side, 3))
 
@@ -133,7 +137,7 @@ def test_every_parameter_gets_a_gradient(name, monkeypatch):
 def test_bfloat16_compute_keeps_float32_params_and_logits():
     settings = {"num_classes": 6, "width": 0.25, "stem_stride": 2}
     model = shortened(create_model("v3_small", **settings, dtype="bfloat16"))
-    variables = initial_variables(model.plan, seed=0)
+    variables = initial_variables(model.list_variables(), seed=0)
     images = jax.random.normal(jax.random.key(1), (4, 32, 32, 3))
 
     @functools.partial(jax.jit, compiler_options=FAST)
@@ -142,7 +146,7 @@ def test_bfloat16_compute_keeps_float32_params_and_logits():
         return (
             model.apply(variables, images, train=True, mutable=["batch_stats"], rngs=rngs),
             model.apply(variables, images),
-            model.clone(dtype="float32").apply(variables, images),
+            model.clone(compute=Compute("float32")).apply(variables, images),
         )
 
     (logits, updates), half, full = run(variables)
@@ -150,16 +154,16 @@ def test_bfloat16_compute_keeps_float32_params_and_logits():
     assert {leaf.dtype for leaf in jax.tree.leaves((variables, updates))} == {jnp.dtype("float32")}
     np.testing.assert_allclose(half, full, atol=0.05 * np.abs(full).max())
     assert np.any(half != full)  # it did compute in bfloat16
-    features = jax.eval_shape(lambda: model.apply(variables, images, method="features"))
+    features = jax.eval_shape(lambda: model.apply(variables, images, method="maps"))
     assert {leaf.dtype for leaf in features.values()} == {jnp.dtype("bfloat16")}
 
 
 def test_dropout_is_off_in_evaluation_and_keeps_its_rate_in_training():
     """Every feature made 1 and every weight of the classifier too: a logit counts the features that were kept."""
     rate, examples = 0.25, 64
-    spec = dataclasses.replace(SPECS["v1"], blocks=(specs.Separable(features=256, activation="relu6"),))
-    model = MobileNet(specs.resolve(spec, num_classes=1, dropout=rate))
-    variables = initial_variables(model.plan, seed=0)
+    spec = dataclasses.replace(SPECS["v1"], blocks=(Separable(features=256, activation="relu6"),))
+    model = Classifier(resolve(spec, num_classes=1, dropout=rate))
+    variables = initial_variables(model.list_variables(), seed=0)
     params = variables["params"]
     norm = params["block_00"]["pointwise"]["norm"]
     norm["scale"][:], norm["bias"][:], params["classifier"]["kernel"][:] = 0, 1, 1
@@ -191,9 +195,9 @@ def test_drop_path_rates_grow_linearly_over_residual_blocks():
 def test_drop_path_drops_whole_branches_of_examples():
     rate, examples = 0.4, 200
     dropping, steady = (create_model("v3_small", width=0.1, drop_path=drop_path).plan for drop_path in (rate, 0.0))
-    compute = layers.Compute("float32", "same", dropping.norm, None)
+    compute = layers.Shared("float32", "same", dropping.norm)
     x = jax.random.normal(jax.random.key(0), (examples, 2, 2, dropping.blocks[-1].features))
-    variables = {kind: tree["block_10"] for kind, tree in initial_variables(dropping, seed=0).items()}
+    variables = {kind: tree["block_10"] for kind, tree in initial_variables(list_variables(dropping), seed=0).items()}
 
     def branch(plan, train):
         module = MODULES[type(plan.blocks[-1])](plan.blocks[-1], compute)
@@ -210,7 +214,7 @@ def test_drop_path_drops_whole_branches_of_examples():
 
 def test_statistics_move_in_training_only():
     model = shortened(create_model("v1", num_classes=2, width=0.25, norm_decay=0.5))
-    variables = initial_variables(model.plan, seed=0)
+    variables = initial_variables(model.list_variables(), seed=0)
     images = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
     with pytest.raises(flax.errors.ModifyScopeVariableError):
         model.apply(variables, images, train=True, rngs={"dropout": jax.random.key(0)})
@@ -225,11 +229,11 @@ def test_statistics_move_in_training_only():
 def test_initial_variables_are_distributed_as_those_of_flax(name):
     """Means and deviations of NumPy's draw and of the modules' own initialisers, leaf by leaf."""
     model = create_model(name, num_classes=10, width=0.5)
-    ours = initial_variables(model.plan, seed=3)
-    again, other = initial_variables(model.plan, seed=3), initial_variables(model.plan, seed=4)
+    ours = initial_variables(model.list_variables(), seed=3)
+    again, other = initial_variables(model.list_variables(), seed=3), initial_variables(model.list_variables(), seed=4)
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, ours, again)))
     assert not np.array_equal(ours["params"]["stem"]["kernel"], other["params"]["stem"]["kernel"])
-    for variable in list_variables(model.plan):
+    for variable in model.list_variables():
         leaf = ours[variable.collection]
         for key in variable.path:
             leaf = leaf[key]
@@ -251,7 +255,7 @@ def test_initial_variables_are_distributed_as_those_of_flax(name):
     ids=lambda layer: layer.name,
 )
 def test_initialisers_of_the_modules_have_the_plans_deviation(layer):
-    module = layers.Conv(layer, layers.Compute("float32", "same", plans.Norm(decay=0.9, epsilon=1e-3), None))
+    module = layers.Conv(layer, layers.Shared("float32", "same", plans.BatchNorm(decay=0.9, epsilon=1e-3)))
     images = jnp.zeros((1, 3, 3, layer.in_features))
     kernel = jax.jit(lambda key: module.init(key, images, train=False))(jax.random.key(0))["params"][layer.kernel_name]
     error = 5 * layer.kernel_deviation / math.sqrt(kernel.size)
@@ -288,7 +292,7 @@ def test_multiply_adds_are_those_of_the_traced_program(name, monkeypatch):
     monkeypatch.setattr(layers, "dense_conv", plain_conv)
     for settings, size in (({}, (224, 224)), ({"width": 0.6, "stem_stride": 2, "num_classes": 9}, (65, 100))):
         model = create_model(name, **settings)
-        variables = initial_variables(model.plan, seed=0)
+        variables = initial_variables(model.list_variables(), seed=0)
         program = jax.make_jaxpr(model.apply)(variables, jnp.zeros((1, *size, 3)))
         assert multiply_adds(program.jaxpr) == summarize(model.plan, size)[1].multiply_adds
 

@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from mnet_jax.models import MobileNet, specs
+from mnet_jax.models.blocks import InvertedResidual
+from mnet_jax.models.compute import Compute
 from mnet_jax.models.norm import normalize
+from mnet_jax.models.resolve import resolve
 from mnet_jax.models.tables import SPECS
 from mnet_jax.models.variables import initial_variables
+from mnet_jax.tasks.classification.network import Classifier
 
 EPSILON = 1e-3
 
@@ -90,11 +93,11 @@ def test_bfloat16_result_and_gradient_are_those_of_the_rounded_input(mean):
 def test_synchronised_over_eight_devices_is_the_global_batch():
     """Logits, statistics and gradients of a narrow network, images spread over the devices or all on one."""
     assert jax.device_count() == 8
-    block = specs.InvertedResidual(expanded=48, features=24, stride=2, squeeze_excite=True, activation="hard_swish")
+    block = InvertedResidual(expanded=48, features=24, stride=2, squeeze_excite=True, activation="hard_swish")
     spec = dataclasses.replace(SPECS["v3_small"], blocks=(block,), last_conv=None, head=None)
-    alone = MobileNet(specs.resolve(spec, num_classes=5, dropout=0.0))
-    together = alone.clone(norm_axis_name="devices")
-    variables = initial_variables(alone.plan, seed=0)
+    alone = Classifier(resolve(spec, num_classes=5, dropout=0.0))
+    together = alone.clone(compute=Compute(norm_axis_name="devices"))
+    variables = initial_variables(alone.list_variables(), seed=0)
     images = 1 + jax.random.normal(jax.random.key(1), (16, 16, 16, 3))
     images *= jnp.arange(16).reshape(16, 1, 1, 1) / 8  # devices see very different batches
     weights = jax.random.normal(jax.random.key(2), (16, 5))

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnet_jax.models import create_model, norm_product
+from mnet_jax.models import norm_product
+from mnet_jax.tasks.classification.network import create_model
 
 
 def operands(dtype):

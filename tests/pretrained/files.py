@@ -14,14 +14,14 @@ import numpy as np
 import random_weights
 import safetensors.numpy
 
-from mnet_jax.models import specs
+from mnet_jax.models.resolve import resolve
 from mnet_jax.models.tables import SPECS
 from mnet_jax.pretrained.layouts import LAYOUTS, Layout
 
 
 def library_arrays(layout: Layout, model: str, width: float, num_classes: int = 10) -> dict[str, np.ndarray]:
     """What a file of the library holds for this network, under its names and in its shapes."""
-    plan = specs.resolve(SPECS[model], width=width, num_classes=num_classes, width_rule=layout.width_rule)
+    plan = resolve(SPECS[model], width=width, num_classes=num_classes, width_rule=layout.width_rule)
     arrays = {}
     for variable, name in layout.names(plan):
         shape = variable.shape

@@ -12,7 +12,7 @@ import files
 import random_weights
 
 from mnet_jax import load_pretrained
-from mnet_jax.models import specs
+from mnet_jax.models.resolve import resolve
 from mnet_jax.models.tables import SPECS
 from mnet_jax.models.variables import list_variables
 from mnet_jax.pretrained.layouts import KERAS, KERAS_NUMBERED, LAYOUTS, TIMM, TORCHVISION
@@ -72,14 +72,14 @@ def test_logits_are_those_of_the_library(case, tmp_path, lines):
 )
 def test_names_are_a_bijection_for_every_architecture(layout, model):
     for width in (0.35, 1.0):
-        plan = specs.resolve(SPECS[model], width=width, width_rule=layout.width_rule)
+        plan = resolve(SPECS[model], num_classes=1000, width=width, width_rule=layout.width_rule)
         names = [name for _, name in layout.names(plan)]
         assert len(set(names)) == len(names) == len(list_variables(plan))
 
 
 def test_one_network_in_four_formats_is_one_network(tmp_path, lines):
     arrays = files.library_arrays(KERAS, "v2", 0.35)
-    plan = specs.resolve(SPECS["v2"], width=0.35, num_classes=10)
+    plan = resolve(SPECS["v2"], width=0.35, num_classes=10)
     names = [name for _, name in KERAS_NUMBERED.names(plan)]
     numbered = dict(zip(names, arrays.values(), strict=True))
     torch = files.library_arrays(TORCHVISION, "v2", 0.35)

@@ -16,7 +16,7 @@ from mnet_jax.deploy import formats
 from mnet_jax.deploy.fold import fold
 from mnet_jax.deploy.int8.quantize import int8_model
 from mnet_jax.measuring import clock
-from mnet_jax.models import create_model
+from mnet_jax.tasks.classification.network import create_model
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "deploy"))
 from networks import MEAN, STD, about, normalized, random_images, random_variables

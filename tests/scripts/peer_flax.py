@@ -10,7 +10,8 @@ import numpy as np
 import optax
 from clock import options, report
 
-from mnet_jax.models import plans, specs
+from mnet_jax.models import plans
+from mnet_jax.models.resolve import resolve
 from mnet_jax.models.tables import SPECS
 
 ACTIVATIONS = {
@@ -72,7 +73,7 @@ class Net(nn.Module):
 
 def main():
     args = options()
-    model = Net(specs.resolve(SPECS[args.model]))
+    model = Net(resolve(SPECS[args.model], num_classes=1000))
     rng = np.random.default_rng(0)
     side = args.image_size
     images = jnp.asarray(rng.standard_normal((args.batch_size, side, side, 3), np.float32))

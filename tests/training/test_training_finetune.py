@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 from mnet_jax import load_pretrained
 from mnet_jax.commands.cli import main
 from mnet_jax.config import load as load_config
-from mnet_jax.models.specs import resolve
+from mnet_jax.models.resolve import resolve
 from mnet_jax.models.tables import SPECS
 from mnet_jax.models.variables import initial_variables
 from mnet_jax.training import checkpoint, loop, setup

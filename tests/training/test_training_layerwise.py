@@ -70,7 +70,7 @@ def frozen():
     optimizer = make_optimizer(config, schedule, task.own_scopes)
     from mnet_jax.models.variables import initial_variables
 
-    first = new_state(initial_variables(model.plan, 0), optimizer, ema=True)
+    first = new_state(initial_variables(model.list_variables(), 0), optimizer, ema=True)
     step = make_train_step(model, task, optimizer, schedule, config, AXIS)
     step = devices.pmap(step, donate_state=False)
     rng = np.random.default_rng(0)

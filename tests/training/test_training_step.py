@@ -10,10 +10,11 @@ import pytest
 
 from mnet_jax import schema
 from mnet_jax.data import catalog, pipeline
-from mnet_jax.models import MobileNet
-from mnet_jax.models.specs import resolve
+from mnet_jax.models.compute import Compute
+from mnet_jax.models.resolve import resolve
 from mnet_jax.models.tables import SPECS
 from mnet_jax.models.variables import initial_variables
+from mnet_jax.tasks.classification.network import Classifier
 from mnet_jax.tasks.classification.task import Classification
 from mnet_jax.trained import build_model, build_task
 from mnet_jax.training.evaluation import evaluate
@@ -196,10 +197,10 @@ def test_eight_devices_equal_one(tmp_path):
     for num_devices in (1, 8):
         devices = Devices(num_devices)
         run = derive(config, info, num_devices)
-        model = MobileNet(cut_plan(info.num_classes), norm_axis_name=AXIS)
+        model = Classifier(cut_plan(info.num_classes), Compute(norm_axis_name=AXIS))
         schedule = make_schedule(config, run)
         optimizer = make_optimizer(config, schedule, task.own_scopes)
-        start = new_state(initial_variables(model.plan, 0), optimizer, ema=True)
+        start = new_state(initial_variables(model.list_variables(), 0), optimizer, ema=True)
         state = devices.replicate(start)
         step = devices.pmap(make_train_step(model, task, optimizer, schedule, config, AXIS), donate_state=True)
         batches = pipeline.train_batches(config.data, info, batch_size=16, seed=0, start_step=0)
@@ -219,7 +220,7 @@ def test_evaluation_counts_every_image_once(tmp_path, imagenet_sample):
     info = catalog.describe(config.data)
     assert info.num_eval == 300
     model, task = build_model(config, info), build_task(config, info)
-    variables = initial_variables(model.plan, 3)
+    variables = initial_variables(model.list_variables(), 3)
     variables["params"]["classifier"]["kernel"] *= 20  # so that the classes differ
     devices = Devices(8)
     step = devices.pmap(make_eval_step(model, task, AXIS), donate_state=False)

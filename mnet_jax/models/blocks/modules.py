@@ -1,24 +1,25 @@
-"""One linen Module per block record: maps [N, H, W, C] -> [N, H', W', C'], scopes named after the plan's layers."""
+"""The linen module of each kind of block: [N, H, W, C] -> [N, H', W', C'], scopes named after the plan's layers."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.nn import initializers
 
-from mnet_jax.models import plans
+from mnet_jax.models import blocks
 from mnet_jax.models.fake_quantization import round_observed
-from mnet_jax.models.layers import Compute, Conv, SqueezeExcite, attend
+from mnet_jax.models.layers import Conv, Shared, SqueezeExcite, attend
+from mnet_jax.models.plans import BlockPlan, ConvPlan
 
 
 class Block(nn.Module):
     """What the blocks share: scale a branch where the plan says so, drop it for some examples, add it to the input."""
 
-    plan: plans.BlockPlan
-    compute: Compute
+    plan: BlockPlan
+    shared: Shared
 
-    def conv(self, layer: plans.ConvPlan | None, x: jax.Array, *, train: bool) -> jax.Array:
+    def conv(self, layer: ConvPlan | None, x: jax.Array, *, train: bool) -> jax.Array:
         """Applies a layer of the plan under its own name; a layer that the plan lacks (None) changes nothing."""
-        return x if layer is None else Conv(layer, self.compute, name=layer.name)(x, train=train)
+        return x if layer is None else Conv(layer, self.shared, name=layer.name)(x, train=train)
 
     def scaled(self, branch: jax.Array, initial: float | None) -> jax.Array:
         """Multiplies by a learned factor per channel, "layer_scale", that starts at `initial`; None: no such factor."""
@@ -35,7 +36,7 @@ class Block(nn.Module):
             drop = nn.Dropout(self.plan.drop_path, broadcast_dims=(1, 2, 3), name="drop_path")
             branch = drop(branch, deterministic=not train)
         x = x + branch
-        return round_observed(self, "output_range", x, self.compute.quantization, train=train).astype(x.dtype)
+        return round_observed(self, "output_range", x, self.shared.quantization, train=train).astype(x.dtype)
 
 
 class ConvBlock(Block):
@@ -64,7 +65,7 @@ class InvertedResidual(Block):
         y = self.conv(self.plan.depthwise, y, train=train)
         gate = self.plan.squeeze_excite
         if gate is not None:
-            y = SqueezeExcite(gate, self.compute, name=gate.name)(y, train=train)
+            y = SqueezeExcite(gate, self.shared, name=gate.name)(y, train=train)
         y = self.conv(self.plan.project, y, train=train)
         return self.merge(x, y, train=train)
 
@@ -98,7 +99,7 @@ class MultiQueryAttention(Block):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         plan = self.plan
-        y = self.compute.batch_norm(plan.norm.name)(x, train=train).astype(self.compute.dtype)
+        y = self.shared.norm_module(plan.norm.name)(x, train=train).astype(self.shared.dtype)
         query = self.conv(plan.query, y, train=train)
         key = self.conv(plan.key, self.conv(plan.key_depthwise, y, train=train), train=train)
         value = self.conv(plan.value, self.conv(plan.value_depthwise, y, train=train), train=train)
@@ -112,11 +113,11 @@ class MultiQueryAttention(Block):
         return self.merge(x, self.scaled(y, plan.layer_scale), train=train)
 
 
-MODULES: dict[type[plans.BlockPlan], type[Block]] = {
-    plans.ConvBlockPlan: ConvBlock,
-    plans.SeparablePlan: Separable,
-    plans.InvertedResidualPlan: InvertedResidual,
-    plans.FusedInvertedBottleneckPlan: FusedInvertedBottleneck,
-    plans.UniversalInvertedBottleneckPlan: UniversalInvertedBottleneck,
-    plans.MultiQueryAttentionPlan: MultiQueryAttention,
+MODULES: dict[type[BlockPlan], type[Block]] = {
+    blocks.ConvBlockPlan: ConvBlock,
+    blocks.SeparablePlan: Separable,
+    blocks.InvertedResidualPlan: InvertedResidual,
+    blocks.FusedInvertedBottleneckPlan: FusedInvertedBottleneck,
+    blocks.UniversalInvertedBottleneckPlan: UniversalInvertedBottleneck,
+    blocks.MultiQueryAttentionPlan: MultiQueryAttention,
 }
