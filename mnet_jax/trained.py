@@ -9,7 +9,9 @@ import ml_collections
 from mnet_jax import tasks
 from mnet_jax.data.annotations import Annotation
 from mnet_jax.data.catalog import DatasetInfo
-from mnet_jax.tasks.classification.network import create_model
+from mnet_jax.models.compute import Compute
+from mnet_jax.models.resolve import resolve
+from mnet_jax.models.tables import find_spec
 from mnet_jax.tasks.task import Task
 
 
@@ -67,22 +69,20 @@ def build_model(
       axis_name: that of the devices, used where `model.norm_sync` is on.
     """
     section = config.model
-    return create_model(
-        section.name,
-        num_classes=info.num_classes,
+    plan = resolve(
+        find_spec(section.name),
         width=section.width,
         width_rule=section.width_rule,
         dropout=section.dropout,
         drop_path=section.drop_path,
-        dtype=section.dtype,
         padding=section.padding,
         stem_stride=section.stem_stride,
         norm_decay=section.norm_decay,
         norm_epsilon=section.norm_epsilon,
         quantize_range_decay=config.quantize.range_decay if config.quantize.train else None,
-        norm_axis_name=axis_name if section.norm_sync else None,
-        norm_frozen=section.norm_frozen,
     )
+    compute = Compute(section.dtype, axis_name if section.norm_sync else None, section.norm_frozen)
+    return (task or build_task(config, info)).network(plan, compute)
 
 
 def annotations(config: ml_collections.ConfigDict) -> dict[str, Annotation]:

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from mnet_jax.data.catalog import DatasetInfo
-from mnet_jax.models.layers import Compute
+from mnet_jax.models.compute import Compute
 from mnet_jax.models.plans import ModelPlan
 
 Tree = Any  # a pytree of arrays

@@ -15,8 +15,10 @@ from mnet_jax.augment.mixing import mix
 from mnet_jax.augment.settings import AugmentConfig
 from mnet_jax.data.annotations import Label
 from mnet_jax.data.catalog import DatasetInfo
-from mnet_jax.models.layers import Compute
-from mnet_jax.models.plans import ModelPlan
+from mnet_jax.models.compute import Compute
+from mnet_jax.models.mobilenet import SCOPE
+from mnet_jax.models.plans import ModelPlan, with_classifier
+from mnet_jax.tasks.classification.network import Classifier
 from mnet_jax.tasks.task import Batch, Measured, Metric, Task
 
 
@@ -63,7 +65,7 @@ class Classification(Task):
 
     def network(self, plan: ModelPlan, compute: Compute) -> nn.Module:
         """Returns the backbone with one logit a class; outputs float32 [B, num_classes]."""
-        raise NotImplementedError
+        return Classifier(with_classifier(plan, self.num_classes), compute, name=SCOPE)
 
     def fitted(self, read: Callable[[str], np.ndarray]) -> "Classification":
         """Returns the task with class weights from the labels of the training split, where the config asks for them."""
