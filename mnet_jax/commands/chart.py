@@ -197,9 +197,11 @@ def _about(point: Point) -> str:
 
 def _measure(networks: list[Network], runtimes: list[str], path: str | os.PathLike | None) -> None:
     from mnet_jax.measuring.latency import measure
+    from mnet_jax.tasks.classification.network import create_model
 
     for runtime in runtimes:
         for network in networks:
-            latency = measure(network, runtime)
+            module = create_model(network.model, width=network.width, width_rule=network.width_rule)
+            latency = measure(network, module, runtime)
             measurements.add(latency, path=path)
             print(f"mnet: {title(network)}: {latency.milliseconds:.2f} ms ({RUNTIMES[runtime]})", file=sys.stderr)

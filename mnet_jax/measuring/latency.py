@@ -5,18 +5,15 @@ from collections.abc import Callable
 
 from mnet_jax.measuring import clock as clock
 from mnet_jax.measuring.measurements import Latency, Network, machine
-from mnet_jax.models import plans
-from mnet_jax.models.resolve import resolve
-from mnet_jax.models.tables import SPECS
-from mnet_jax.models.variables import initial_variables, list_variables
+from mnet_jax.models import MobileNet
+from mnet_jax.models.variables import initial_variables
 
 _SECONDS, _WARMUP = 2.0, 5
 
 
-def measure(network: Network, runtime: str) -> Latency:
-    """Compiles or exports the network, and times it on all cores."""
-    plan = resolve(SPECS[network.model], num_classes=1000, width=network.width, width_rule=network.width_rule)
-    times = clock.timings(_RUNTIMES[runtime](plan, network.image_size), warmup=_WARMUP, seconds=_SECONDS)
+def measure(network: Network, module: MobileNet, runtime: str) -> Latency:
+    """Compiles or exports the network, whose module is given, and times it on all cores."""
+    times = clock.timings(_RUNTIMES[runtime](module, network.image_size), warmup=_WARMUP, seconds=_SECONDS)
     return Latency(
         network=network,
         runtime=runtime,
@@ -30,15 +27,13 @@ def _threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _jax(plan: plans.ModelPlan, image_size: int) -> Callable[[], object]:
+def _jax(module: MobileNet, image_size: int) -> Callable[[], object]:
     import jax
     import jax.numpy as jnp
 
-    from mnet_jax.tasks.classification.network import Classifier
-
-    variables = jax.device_put(initial_variables(list_variables(plan), 0))
+    variables = jax.device_put(initial_variables(module.list_variables(), 0))
     images = jnp.zeros((1, image_size, image_size, 3))
-    compiled = jax.jit(Classifier(plan).apply).lower(variables, images).compile()
+    compiled = jax.jit(module.apply).lower(variables, images).compile()
     return lambda: compiled(variables, images)
 
 
