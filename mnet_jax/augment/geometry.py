@@ -16,12 +16,16 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mnet_jax.augment.settings import Effect
+
+EFFECT = Effect.MOVES  # of every operation here
+
 Fill = tuple[int, int, int]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Shift:
-    """Entry i of a row (axis 2) or column (axis 1) of the result is entry i + shift, or the fill outside.
+    """A move of all rows (axis 2) or columns (axis 1): entry i of the result is entry i + shift, or the fill outside.
 
     `amounts` int32 has one shift for each row [B, H] or column [B, W], from `low` to `high`; `size` is the result's
     length along the axis.
@@ -35,7 +39,10 @@ class _Shift:
 
 
 def shift_rows(images: jax.Array, slope: jax.Array, offset: jax.Array, *, reach: float, fill: Fill) -> jax.Array:
-    """Row y shows, at x, what was at x + slope * y + offset. `slope`, `offset` [B]; no shift is longer than `reach`."""
+    """Returns images whose row y shows, at x, what was at x + slope * y + offset.
+
+    `slope` and `offset` are float32 [B]; no shift is longer than `reach` pixels.
+    """
     height, width = images.shape[1:3]
     amounts = _nearest(slope[:, None] * _centres(0, height) + offset[:, None])
     limit = math.ceil(reach)
@@ -43,7 +50,10 @@ def shift_rows(images: jax.Array, slope: jax.Array, offset: jax.Array, *, reach:
 
 
 def shift_columns(images: jax.Array, slope: jax.Array, offset: jax.Array, *, reach: float, fill: Fill) -> jax.Array:
-    """Column x shows, at y, what was at y + slope * x + offset. `slope`, `offset` [B]; see `shift_rows`."""
+    """Returns images whose column x shows, at y, what was at y + slope * x + offset.
+
+    `slope` and `offset` are float32 [B]; no shift is longer than `reach` pixels.
+    """
     height, width = images.shape[1:3]
     amounts = _nearest(slope[:, None] * _centres(0, width) + offset[:, None])
     limit = math.ceil(reach)
@@ -51,7 +61,10 @@ def shift_columns(images: jax.Array, slope: jax.Array, offset: jax.Array, *, rea
 
 
 def rotate(images: jax.Array, sign: jax.Array, *, angle: float, fill: Fill) -> jax.Array:
-    """Turns each image by `angle` (radians, at most pi / 4) about its centre: counter-clockwise times `sign` [B]."""
+    """Returns images turned about their centres by `angle` times `sign` [B], counter-clockwise.
+
+    The angle is in radians, at most pi / 4.
+    """
     height, width = images.shape[1:3]
     slope, rise = math.tan(angle / 2), math.sin(angle)
     # The first shear moves pixels out of the frame that the last one brings back: keep them on a margin.
@@ -68,7 +81,7 @@ def rotate(images: jax.Array, sign: jax.Array, *, angle: float, fill: Fill) -> j
 
 
 def _centres(start: int, stop: int) -> jax.Array:
-    """The middles of the pixels start..stop - 1, float32 [1, stop - start]."""
+    """Returns the middles of the pixels start..stop - 1, float32 [1, stop - start]."""
     return jnp.arange(start, stop, dtype=jnp.float32)[None, :] + 0.5
 
 
@@ -77,6 +90,8 @@ def _nearest(shift: jax.Array) -> jax.Array:
 
 
 def _apply(images: jax.Array, shifts: Sequence[_Shift], fill: Fill) -> jax.Array:
+    """Returns images uint8 [B, H, W, 3] after the shifts, in the form that is fast on the platform."""
+
     def by_gathers(images: jax.Array) -> jax.Array:
         return _by_gathers(images, shifts, fill)
 
@@ -87,6 +102,7 @@ def _apply(images: jax.Array, shifts: Sequence[_Shift], fill: Fill) -> jax.Array
 
 
 def _by_gathers(images: jax.Array, shifts: Sequence[_Shift], fill: Fill) -> jax.Array:
+    """Returns images uint8 [B, H, W, 3] after the shifts: one gather along an axis for each."""
     for shift in shifts:
         place = jnp.expand_dims(jnp.arange(shift.size), tuple({0, 1, 2} - {shift.axis}))
         index = (jnp.expand_dims(shift.amounts, shift.axis) + place)[..., None]
@@ -97,7 +113,10 @@ def _by_gathers(images: jax.Array, shifts: Sequence[_Shift], fill: Fill) -> jax.
 
 
 def _by_selects(images: jax.Array, shifts: Sequence[_Shift], fill: Fill) -> jax.Array:
-    """One binary digit of the shifts at a time, highest first; a pixel moves as one 32-bit word."""
+    """Returns images uint8 [B, H, W, 3] after the shifts: a select for each binary digit of a shift, highest first.
+
+    A pixel moves as one 32-bit word.
+    """
     red, green, blue = (images[..., channel].astype(jnp.int32) for channel in range(3))
     words = red | green << 8 | blue << 16
     blank = jnp.int32(fill[0] | fill[1] << 8 | fill[2] << 16)

@@ -5,46 +5,48 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.special
 
-from mnet_jax.augment.settings import AugmentConfig
+from mnet_jax.augment.settings import Augmentation, Effect
+
+EFFECT = Effect.MIXES
 
 # Steps of the table of the beta distribution's quantiles; between them it is read linearly.
 _QUANTILES = 1024
 
 
-def mix(key: jax.Array, inputs: jax.Array, targets: jax.Array, config: AugmentConfig) -> tuple[jax.Array, jax.Array]:
-    """Mixes each example with the one at the mirrored place of the batch; one weight or box for the whole batch.
+def mix(key: jax.Array, inputs: jax.Array, targets: jax.Array, settings: Augmentation) -> tuple[jax.Array, jax.Array]:
+    """Returns (inputs [B, H, W, 3], targets [B, num_classes]), each mixed with that at the mirrored place of the batch.
 
-    Everything is drawn from the key alone, so that all devices of a step that share a key draw the same. If both alphas
-    are positive, a batch that is mixed takes either with probability 1/2.
+    One weight or box is drawn for the whole batch, from the key alone, so that all devices of a step that share a key
+    draw the same. If both alphas are positive, a batch that is mixed takes either with probability 1/2.
 
     Args:
       key: of the step.
       inputs: float32 [B, H, W, 3].
       targets: float32 [B, num_classes]; weighted by the exact shares of the inputs' pixels.
-      config: the alphas and the probability.
+      settings: the alphas and the probability.
     """
-    if config.mix_prob == 0 or config.mixup_alpha == config.cutmix_alpha == 0:
+    if settings.mix_prob == 0 or settings.mixup_alpha == settings.cutmix_alpha == 0:
         return inputs, targets
     height, width = inputs.shape[1:3]
     apply, choose, quantile, *centre = jax.random.uniform(key, (5,))
     # The examples' own weight at each pixel, [H, W]: the same everywhere, or 0 inside the box and 1 outside.
-    if config.cutmix_alpha == 0:
-        weights = jnp.full((height, width), _beta(quantile, config.mixup_alpha))
-    elif config.mixup_alpha == 0:
-        weights = _outside_box(_beta(quantile, config.cutmix_alpha), centre, height, width)
+    if settings.cutmix_alpha == 0:
+        weights = jnp.full((height, width), _beta(quantile, settings.mixup_alpha))
+    elif settings.mixup_alpha == 0:
+        weights = _outside_box(_beta(quantile, settings.cutmix_alpha), centre, height, width)
     else:
-        box = _outside_box(_beta(quantile, config.cutmix_alpha), centre, height, width)
-        weights = jnp.where(choose < 0.5, box, _beta(quantile, config.mixup_alpha))
-    weights = jnp.where(apply < config.mix_prob, weights, 1)
+        box = _outside_box(_beta(quantile, settings.cutmix_alpha), centre, height, width)
+        weights = jnp.where(choose < 0.5, box, _beta(quantile, settings.mixup_alpha))
+    weights = jnp.where(apply < settings.mix_prob, weights, 1)
     share = jnp.mean(weights)
     pixels = weights[None, :, :, None]
     return inputs * pixels + inputs[::-1] * (1 - pixels), targets * share + targets[::-1] * (1 - share)
 
 
 def _beta(quantile: jax.Array, alpha: float) -> jax.Array:
-    """The value of Beta(alpha, alpha) at a quantile (a scalar in 0..1), from a table: exact to 1e-3 in probability.
+    """Returns the value of Beta(alpha, alpha) at a quantile (a scalar in 0..1), from a table.
 
-    JAX's own sampler is a rejection loop that takes seconds to compile.
+    Exact to 1e-3 in probability. JAX's own sampler is a rejection loop that takes seconds to compile.
     """
     table = jnp.asarray(scipy.special.betaincinv(alpha, alpha, np.linspace(0, 1, _QUANTILES + 1)), jnp.float32)
     place = quantile * _QUANTILES
@@ -53,9 +55,10 @@ def _beta(quantile: jax.Array, alpha: float) -> jax.Array:
 
 
 def _outside_box(share: jax.Array, centre: tuple[jax.Array, jax.Array], height: int, width: int) -> jax.Array:
-    """Float32 [H, W]: 0 in a box of the image's shape and 1 - share of its area, cut where it leaves the image; else 1.
+    """Returns weights float32 [H, W]: 0 in a box, 1 outside it.
 
-    `centre` (two scalars in 0..1) is its middle, along height and width.
+    The box has the image's shape and 1 - share of its area, and is cut where it leaves the image. `centre` (two scalars
+    in 0..1) is its middle, along height and width.
     """
     side = jnp.sqrt(1 - share)
 

@@ -13,57 +13,74 @@ in torchvision's RandAugment and timm's `inc1`; with m = magnitude / 10:
     solarize                                  inverts values from 256 - floor(256 m) on
     solarize_add                              adds floor(110 m) to values below 128 (TensorFlow's efficientnet)
 
-Signs are random. Each layer draws one operation an image, uniformly, and applies it with probability `prob`.
+Signs are random. Each layer draws one operation an image, uniformly, and applies it with a probability.
 """
 
 import math
+from collections.abc import Collection
 
 import jax
 import jax.numpy as jnp
 
 from mnet_jax.augment import color, geometry, lookup
+from mnet_jax.augment.settings import Effect
 from mnet_jax.augment.switch import apply_by_kind
 
-OPERATIONS = (
-    "brightness",
-    "contrast",
-    "color",
-    "posterize",
-    "solarize",
-    "invert",
-    "solarize_add",
-    "autocontrast",
-    "equalize",
-    "sharpness",
-    "rotate",
-    "shear_x",
-    "translate_x",
-    "shear_y",
-    "translate_y",
-)
-NUMBER = {name: number for number, name in enumerate(OPERATIONS)}
+# Name -> what it does to an image. The order is that in which the operations are numbered.
+OPERATIONS: dict[str, Effect] = {
+    "brightness": color.EFFECT,
+    "contrast": color.EFFECT,
+    "color": color.EFFECT,
+    "posterize": color.EFFECT,
+    "solarize": color.EFFECT,
+    "invert": color.EFFECT,
+    "solarize_add": color.EFFECT,
+    "autocontrast": lookup.EFFECT,
+    "equalize": lookup.EFFECT,
+    "sharpness": color.EFFECT,
+    "rotate": geometry.EFFECT,
+    "shear_x": geometry.EFFECT,
+    "translate_x": geometry.EFFECT,
+    "shear_y": geometry.EFFECT,
+    "translate_y": geometry.EFFECT,
+}
+ALL = tuple(OPERATIONS)
+
+
+def operations_with(effects: Collection[Effect]) -> tuple[str, ...]:
+    """Returns the names of the operations that do nothing but `effects` to an image."""
+    return tuple(name for name, effect in OPERATIONS.items() if effect in effects)
 
 
 def layer(
-    images: jax.Array, operation: jax.Array, sign: jax.Array, *, magnitude: float, fill: tuple[int, int, int]
+    images: jax.Array,
+    operation: jax.Array,
+    sign: jax.Array,
+    *,
+    magnitude: float,
+    fill: tuple[int, int, int],
+    operations: tuple[str, ...] = ALL,
 ) -> jax.Array:
-    """Applies one operation to each image.
+    """Returns images uint8 [B, H, W, 3], one operation applied to each.
 
     Args:
       images: uint8 [B, H, W, 3].
-      operation: int32 [B], a place in OPERATIONS; a negative number leaves the image as it is.
+      operation: int32 [B], a place in `operations`; a negative number leaves the image as it is.
       sign: float32 [B], -1 or 1: the direction where there are two.
       magnitude: 0 to 10.
       fill: what shears, translations and rotations show from outside the image.
+      operations: the names of those that may come.
     """
     strength = magnitude / 10
-    images = _pointwise(images, operation, sign, strength)
+    # The number by which an image draws each; that of one that cannot come is none of them.
+    number = dict.fromkeys(OPERATIONS, len(operations)) | {name: place for place, name in enumerate(operations)}
+    images = _pointwise(images, operation, sign, strength, number)
 
     height, width = images.shape[1:3]
     shear, move, angle = 0.3 * strength, 0.45 * strength, math.radians(30 * strength)
 
     def table(group: jax.Array, drawn: tuple[jax.Array, jax.Array]) -> jax.Array:
-        return lookup.equalize_or_stretch(group, drawn[0] == NUMBER["autocontrast"])
+        return lookup.equalize_or_stretch(group, drawn[0] == number["autocontrast"])
 
     def sharpness(group: jax.Array, drawn: tuple[jax.Array, jax.Array]) -> jax.Array:
         return color.sharpness(group, 1 + 0.9 * strength * drawn[1])
@@ -72,36 +89,49 @@ def layer(
         return geometry.rotate(group, drawn[1], angle=angle, fill=fill)
 
     def rows(group: jax.Array, drawn: tuple[jax.Array, jax.Array]) -> jax.Array:
-        slope, offset = _line(drawn, "shear_x", shear, move * width)
+        slope, offset = _line(drawn, number["shear_x"], shear, move * width)
         return geometry.shift_rows(group, slope, offset, reach=max(shear * height, move * width), fill=fill)
 
     def columns(group: jax.Array, drawn: tuple[jax.Array, jax.Array]) -> jax.Array:
-        slope, offset = _line(drawn, "shear_y", shear, move * height)
+        slope, offset = _line(drawn, number["shear_y"], shear, move * height)
         return geometry.shift_columns(group, slope, offset, reach=max(shear * width, move * height), fill=fill)
 
-    functions = (table, sharpness, rotate, rows, columns)
-    kinds = {"autocontrast": 0, "equalize": 0, "sharpness": 1, "rotate": 2}
-    kinds |= {"shear_x": 3, "translate_x": 3, "shear_y": 4, "translate_y": 4}
-    kind = jnp.array([kinds.get(name, -1) for name in OPERATIONS])[jnp.maximum(operation, 0)]
+    names = {
+        table: ("autocontrast", "equalize"),
+        sharpness: ("sharpness",),
+        rotate: ("rotate",),
+        rows: ("shear_x", "translate_x"),
+        columns: ("shear_y", "translate_y"),
+    }
+    functions = [function for function in names if not set(names[function]).isdisjoint(operations)]
+    if not functions:
+        return images
+    kinds = {name: kind for kind, function in enumerate(functions) for name in names[function]}
+    kind = jnp.array([kinds.get(name, -1) for name in operations])[jnp.maximum(operation, 0)]
     return apply_by_kind(functions, images, jnp.where(operation < 0, -1, kind), (operation, sign))
 
 
-def _line(drawn: tuple[jax.Array, jax.Array], name: str, slope: float, offset: float) -> tuple[jax.Array, jax.Array]:
-    """Slope and offset [B] of a shift that is the shear called `name`, or else a translation."""
+def _line(drawn: tuple[jax.Array, jax.Array], shear: int, slope: float, offset: float) -> tuple[jax.Array, jax.Array]:
+    """Returns (slope, offset), float32 [B] each, of the shift of each image: a shear if it drew number `shear`.
+
+    It is a translation if not.
+    """
     operation, sign = drawn
-    is_shear = operation == NUMBER[name]
+    is_shear = operation == shear
     return jnp.where(is_shear, slope * sign, 0), jnp.where(is_shear, 0, offset * sign)
 
 
-def _pointwise(images: jax.Array, operation: jax.Array, sign: jax.Array, strength: float) -> jax.Array:
-    """The operations that change each pixel by itself: one pass over all images, with all of them in a row.
+def _pointwise(
+    images: jax.Array, operation: jax.Array, sign: jax.Array, strength: float, number: dict[str, int]
+) -> jax.Array:
+    """Returns images uint8 [B, H, W, 3] after those operations that change each pixel by itself.
 
-    An image that did not draw an operation gets the strength at which it changes nothing; selecting between the
-    finished results instead takes XLA:CPU ten times as long.
+    One pass over all images does all of them in a row: an image that did not draw an operation gets the strength at
+    which it changes nothing. Selecting between the finished results instead takes XLA:CPU ten times as long.
     """
 
     def drew(name: str) -> jax.Array:
-        return operation == NUMBER[name]
+        return operation == number[name]
 
     is_grey, is_mean = color.per_image(drew("color")), color.per_image(drew("contrast"))
     degenerate = jnp.where(is_grey, color.grey(images), jnp.where(is_mean, color.mean_grey(images), 0))

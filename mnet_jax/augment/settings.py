@@ -1,29 +1,28 @@
-"""The augmentation section of a config as a frozen, checked record."""
+"""What is switched on of the augmentation, as a frozen record, and the words for what an operation does to an image.
+
+The fields, their units and defaults are those of `config.augment` (mnet_jax/schema.py); `mnet_jax.config.validate`
+checks their values, here nothing is checked again.
+"""
 
 import dataclasses
-import difflib
-from collections.abc import Mapping
-from typing import Any
+import enum
 
-# Name -> (lowest, highest) allowed value; the strengths' upper ends keep factors such as 1 - strength above zero.
-_RANGES = {
-    "brightness": (0.0, 1.0),
-    "contrast": (0.0, 1.0),
-    "saturation": (0.0, 1.0),
-    "hue": (0.0, 0.5),
-    "randaugment_layers": (0, 16),
-    "randaugment_magnitude": (0.0, 10.0),
-    "randaugment_prob": (0.0, 1.0),
-    "erase_prob": (0.0, 1.0),
-    "mixup_alpha": (0.0, 100.0),
-    "cutmix_alpha": (0.0, 100.0),
-    "mix_prob": (0.0, 1.0),
-}
+
+class Effect(enum.Enum):
+    """What an operation does to an image. A task follows an effect if its annotations are still true afterwards.
+
+    Each operation states its own in its file. The values complete "images ...", for messages.
+    """
+
+    RECOLOURS = "whose colours change"  # every pixel stays in its place
+    MOVES = "whose pixels move"  # on the device, where boxes and maps do not move with them
+    COVERS = "that are partly covered"
+    MIXES = "that are mixed with others"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AugmentConfig:
-    """What `config.augment` says (`configs/default.py` explains each field); the defaults switch everything off.
+class Augmentation:
+    """The section `augment` of a config, made by `Augmentation(**config.augment)`; the defaults switch everything off.
 
     Hashable, so that a jitted step may close over it: every choice is made while tracing and what is off costs nothing.
     """
@@ -39,34 +38,3 @@ class AugmentConfig:
     mixup_alpha: float = 0.0
     cutmix_alpha: float = 0.0
     mix_prob: float = 1.0
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            _check(field.name, getattr(self, field.name), whole=field.type is int)
-
-    @property
-    def is_off(self) -> bool:
-        """Whether nothing happens to an image."""
-        strengths = ("brightness", "contrast", "saturation", "hue", "erase_prob")
-        layers = self.randaugment_layers and self.randaugment_prob
-        mixes = self.mix_prob and (self.mixup_alpha or self.cutmix_alpha)
-        return not (any(getattr(self, name) for name in strengths) or layers or mixes)
-
-    @classmethod
-    def from_config(cls, section: Mapping[str, Any]) -> "AugmentConfig":
-        """Checks a config's `augment` section (ConfigDict or dict) and freezes it; ValueError says what is wrong."""
-        names = tuple(_RANGES)
-        for name in section:
-            if name not in names:
-                nearest = difflib.get_close_matches(name, names, n=1)
-                hint = f"did you mean augment.{nearest[0]}?" if nearest else f"allowed: {', '.join(names)}"
-                raise ValueError(f"augment.{name} is not a field; {hint}")
-        return cls(**dict(section))
-
-
-def _check(name: str, value: Any, *, whole: bool) -> None:
-    low, high = _RANGES[name]
-    kind = "a whole number" if whole else "a number"
-    allowed = int if whole else (int, float)
-    if isinstance(value, bool) or not isinstance(value, allowed) or not low <= value <= high:
-        raise ValueError(f"augment.{name} is {value!r}; it must be {kind} from {low} to {high}")

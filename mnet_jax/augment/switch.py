@@ -1,4 +1,4 @@
-"""Running different functions on different images of a batch, each on the images that asked for it."""
+"""A switch for each image of a batch: different functions on different images, each run on its own images only."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,16 +14,16 @@ _GROUP = 4
 def apply_by_kind(
     functions: Sequence[Callable[[jax.Array, Any], jax.Array]], images: jax.Array, kind: jax.Array, arguments: Any
 ) -> jax.Array:
-    """Replaces image b by `functions[kind[b]](image, argument)`; an image whose kind is none of theirs stays.
+    """Returns images [B, H, W, C], each changed by the function of its kind; one whose kind has no function stays.
 
-    A `switch` on a batch would run every function on every image. Here the images are sorted by kind and worked on in
-    groups of one kind each, as many rounds as it takes: the price is that of the functions that were asked for.
+    A `lax.switch` under `vmap` would run every function on every image. Here the images are sorted by kind and worked
+    on in groups of one kind each, as many rounds as it takes: the price is that of the functions that were asked for.
 
     Args:
       functions: each takes a group of images [G, H, W, C] and their arguments, and returns new images of that shape;
         what becomes of an image must not depend on the others of its group.
       images: [B, H, W, C].
-      kind: int32 [B].
+      kind: int32 [B], a place in `functions`, or any other number.
       arguments: arrays [B, ...], in any tree.
     """
     batch = images.shape[0]

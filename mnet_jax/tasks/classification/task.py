@@ -12,7 +12,7 @@ import numpy as np
 
 from mnet_jax.augment.apply import augment_images
 from mnet_jax.augment.mixing import mix
-from mnet_jax.augment.settings import AugmentConfig
+from mnet_jax.augment.settings import Augmentation
 from mnet_jax.data.annotations import Label
 from mnet_jax.data.catalog import DatasetInfo
 from mnet_jax.models.compute import Compute
@@ -44,13 +44,13 @@ class Classification(Task):
     mean: tuple[float, float, float]  # per channel, of pixels in 0..255
     std: tuple[float, float, float]
     label_smoothing: float = 0.0
-    augment: AugmentConfig = AugmentConfig()
+    augment: Augmentation = Augmentation()
     class_weights: tuple[float, ...] | None = None  # what each class counts for in the loss of training; None: 1
     balanced: bool = False  # take the class weights from the training split
 
     def __post_init__(self) -> None:
-        if not isinstance(self.augment, AugmentConfig):
-            object.__setattr__(self, "augment", AugmentConfig.from_config(self.augment))
+        if not isinstance(self.augment, Augmentation):
+            object.__setattr__(self, "augment", Augmentation(**self.augment))
         for name in ("mean", "std"):
             values = tuple(float(value) for value in getattr(self, name))
             if len(values) != 3 or not np.all(np.isfinite(values)) or (name == "std" and min(values) <= 0):

@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 
 from mnet_jax.augment import mixing
-from mnet_jax.augment.settings import AugmentConfig
+from mnet_jax.augment.settings import Augmentation
 
 KEYS = jax.random.split(jax.random.key(7), 2000)
 # Image b shows the value b everywhere, so that a mixed pixel tells whose it is.
@@ -15,15 +15,15 @@ INPUTS = jnp.broadcast_to(jnp.arange(4.0)[:, None, None, None], (4, 20, 30, 3))
 TARGETS = jnp.eye(4)
 
 
-def mixed(config, keys=KEYS):
-    inputs, targets = jax.jit(jax.vmap(lambda key: mixing.mix(key, INPUTS, TARGETS, config)))(keys)
+def mixed(settings, keys=KEYS):
+    inputs, targets = jax.jit(jax.vmap(lambda key: mixing.mix(key, INPUTS, TARGETS, settings)))(keys)
     np.testing.assert_allclose(targets.sum(axis=-1), 1, atol=1e-6)
     return np.asarray(inputs), np.asarray(targets)
 
 
 @pytest.mark.parametrize("alpha", [0.2, 0.8, 1.0, 4.0])
 def test_mixup_weighs_pixels_and_targets_alike_with_beta(alpha):
-    inputs, targets = mixed(AugmentConfig(mixup_alpha=alpha))
+    inputs, targets = mixed(Augmentation(mixup_alpha=alpha))
     share = targets[:, 0, 0]
     np.testing.assert_allclose(
         inputs[:, 0], np.broadcast_to((1 - share)[:, None, None, None] * 3, inputs[:, 0].shape), atol=1e-5
@@ -33,7 +33,7 @@ def test_mixup_weighs_pixels_and_targets_alike_with_beta(alpha):
 
 
 def test_cutmix_share_is_the_exact_area_and_the_box_is_one_rectangle():
-    inputs, targets = mixed(AugmentConfig(cutmix_alpha=1.0))
+    inputs, targets = mixed(Augmentation(cutmix_alpha=1.0))
     for example, partner in ((0, 3), (1, 2)):
         own = inputs[:, example] == example
         other = inputs[:, example] == partner
@@ -52,7 +52,7 @@ def test_cutmix_share_is_the_exact_area_and_the_box_is_one_rectangle():
 
 
 def test_probability_and_choice():
-    inputs, targets = mixed(AugmentConfig(mixup_alpha=1.0, cutmix_alpha=1.0, mix_prob=0.6))
+    inputs, targets = mixed(Augmentation(mixup_alpha=1.0, cutmix_alpha=1.0, mix_prob=0.6))
     untouched = np.all(inputs == np.asarray(INPUTS), axis=(1, 2, 3, 4))
     is_cutmix = ~untouched & np.isin(inputs, [0, 1, 2, 3]).all(axis=(1, 2, 3, 4))
     assert abs(untouched.mean() - 0.4) < 0.06  # and a few empty boxes
@@ -60,16 +60,16 @@ def test_probability_and_choice():
     np.testing.assert_array_equal(targets[untouched], np.broadcast_to(np.eye(4), targets[untouched].shape))
 
 
-@pytest.mark.parametrize("config", [AugmentConfig(), AugmentConfig(mixup_alpha=1.0, mix_prob=0.0)])
-def test_off_is_not_in_the_program(config):
-    inputs, targets = mixing.mix(KEYS[0], INPUTS, TARGETS, config)
+@pytest.mark.parametrize("settings", [Augmentation(), Augmentation(mixup_alpha=1.0, mix_prob=0.0)])
+def test_off_is_not_in_the_program(settings):
+    inputs, targets = mixing.mix(KEYS[0], INPUTS, TARGETS, settings)
     assert inputs is INPUTS
     assert targets is TARGETS
 
 
 def test_odd_and_single_batches():
-    config = AugmentConfig(mixup_alpha=1.0)
-    run = jax.jit(lambda inputs, targets: mixing.mix(KEYS[0], inputs, targets, config))
+    settings = Augmentation(mixup_alpha=1.0)
+    run = jax.jit(lambda inputs, targets: mixing.mix(KEYS[0], inputs, targets, settings))
     inputs, targets = run(INPUTS[:3], TARGETS[:3])
     np.testing.assert_allclose(inputs[1], INPUTS[1], atol=1e-6)  # the middle one is its own partner
     np.testing.assert_allclose(targets[1], TARGETS[1], atol=1e-6)

@@ -1,4 +1,7 @@
-"""The augmentation as a whole: determinism, ranges, what is off, and that it lowers for TPU."""
+"""The augmentation as a whole: determinism, ranges, what is off, what a task can follow, and that it lowers for TPU."""
+
+import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -6,10 +9,10 @@ import numpy as np
 import pytest
 
 from mnet_jax.augment import apply, randaugment
-from mnet_jax.augment.settings import AugmentConfig
+from mnet_jax.augment.settings import Augmentation, Effect
 from mnet_jax.tasks.classification.task import Classification
 
-EVERYTHING = AugmentConfig(
+EVERYTHING = Augmentation(
     brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, randaugment_layers=2, randaugment_prob=0.8, erase_prob=0.4
 )
 FILL = (124, 116, 104)
@@ -65,13 +68,14 @@ def test_four_devices_do_what_one_does(images, augmented):
 def test_each_operation_is_drawn_as_often_as_the_others(monkeypatch):
     seen = []
 
-    def layer(images, operation, sign, *, magnitude, fill):
+    def layer(images, operation, sign, *, magnitude, fill, operations):
+        assert operations == tuple(randaugment.OPERATIONS)
         jax.debug.callback(lambda *drawn: seen.append([np.asarray(value) for value in drawn]), operation, sign)
         return images
 
     monkeypatch.setattr(randaugment, "layer", layer)
-    config = AugmentConfig(randaugment_layers=2, randaugment_prob=0.75)
-    apply.augment_images(KEY, jnp.zeros((15000, 1, 1, 3), jnp.uint8), jnp.arange(15000), config, fill=FILL)
+    settings = Augmentation(randaugment_layers=2, randaugment_prob=0.75)
+    apply.augment_images(KEY, jnp.zeros((15000, 1, 1, 3), jnp.uint8), jnp.arange(15000), settings, fill=FILL)
     jax.effects_barrier()
     (first, signs), (second, _) = seen
     for operations in (first, second):
@@ -86,7 +90,7 @@ def test_each_operation_is_drawn_as_often_as_the_others(monkeypatch):
 def test_jitter_factors_span_their_range():
     grey = jnp.full((4000, 1, 1, 3), 100, jnp.uint8)
     brighten = jax.jit(
-        lambda x: apply.augment_images(KEY, x, jnp.arange(4000), AugmentConfig(brightness=0.4), fill=FILL)
+        lambda x: apply.augment_images(KEY, x, jnp.arange(4000), Augmentation(brightness=0.4), fill=FILL)
     )
     result = brighten(grey)
     values = np.asarray(result)[:, 0, 0, 0]
@@ -96,7 +100,7 @@ def test_jitter_factors_span_their_range():
 
 
 def test_off_is_the_normalisation_alone(images):
-    task = Classification(num_classes=5, mean=(124.0, 116.0, 104.0), std=(58.0, 57.0, 57.5), augment=AugmentConfig())
+    task = Classification(num_classes=5, mean=(124.0, 116.0, 104.0), std=(58.0, 57.0, 57.5), augment=Augmentation())
     batch = {"image": images, "label": np.arange(24) % 5, "mask": np.ones(24, np.float32)}
     inputs, targets = task.train_inputs(KEY, batch, jnp.arange(24))
     expected = (images.astype(np.float32) - np.float32([124, 116, 104])) / np.float32([58, 57, 57.5])
@@ -110,8 +114,9 @@ def test_off_is_the_normalisation_alone(images):
 
 def test_everything_at_once_trains_on_padding_too(images):
     """Padded examples are as safe as others and weigh nothing."""
-    config = AugmentConfig(randaugment_layers=1, erase_prob=0.5, mixup_alpha=0.2, cutmix_alpha=1.0)
-    task = Classification(num_classes=5, mean=(124, 116, 104), std=(58, 57, 57.5), label_smoothing=0.1, augment=config)
+    settings = Augmentation(randaugment_layers=1, erase_prob=0.5, mixup_alpha=0.2, cutmix_alpha=1.0)
+    statistics = {"mean": (124, 116, 104), "std": (58, 57, 57.5)}
+    task = Classification(num_classes=5, **statistics, label_smoothing=0.1, augment=settings)
     mask = np.float32(np.arange(24) < 20)
     batch = {
         "image": images * (mask > 0)[:, None, None, None],
@@ -141,3 +146,71 @@ def test_it_lowers_for_tpu_without_gathers_of_pixels(images):
         indices = line.split("(tensor<")[-1].split("tensor<")[1].split(">")[0]
         numbers = [int(size) for size in indices.split("x")[:-1]]
         assert np.prod(numbers) < 1024, (indices, result)
+
+
+def test_recolouring_operations_alone_leave_every_pixel_in_its_place(images):
+    """What a task with boxes or masks can let RandAugment draw from: two halves of an image stay two halves."""
+    recolouring = randaugment.operations_with({Effect.RECOLOURS})
+    assert len(recolouring) == 10
+    halves = np.broadcast_to(images[:, :1, :1], images.shape).copy()
+    halves[:, :, 24:] = images[:, -1:, -1:]
+    settings = Augmentation(brightness=0.4, hue=0.1, randaugment_layers=3)
+
+    def run(operations):
+        return np.asarray(
+            jax.jit(lambda x: apply.augment_images(KEY, x, jnp.arange(24), settings, fill=FILL, operations=operations))(
+                halves
+            )
+        )
+
+    def halved(result):
+        left, right = result[:, :, :20], result[:, :, 28:]  # between them sharpness mixes neighbours
+        return (left == left[:, :1, :1]).all(axis=(1, 2, 3)) & (right == right[:, :1, :1]).all(axis=(1, 2, 3))
+
+    result = run(recolouring)
+    assert halved(result).all()
+    assert np.any(result != halves, axis=(1, 2, 3)).mean() > 0.9
+    assert not halved(run(randaugment.ALL)).all()
+
+
+def test_what_a_task_cannot_follow_is_refused_in_one_line_with_the_fields_to_set():
+    def check(task="boxes", follows=frozenset({Effect.RECOLOURS}), operations=randaugment.ALL, **fields):
+        apply.check_effects(Augmentation(**fields), task, follows=follows, operations=operations)
+
+    check()
+    check(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
+    check(randaugment_layers=2, operations=randaugment.operations_with({Effect.RECOLOURS}))
+    check(randaugment_layers=2, randaugment_prob=0.0, mixup_alpha=0.2, mix_prob=0.0)  # off all the same
+    check(follows=frozenset(Effect), randaugment_layers=2, erase_prob=0.2, mixup_alpha=0.2, cutmix_alpha=1.0)
+    for fields, message in (
+        (
+            {"mixup_alpha": 0.2, "hue": 0.1},
+            "augment.mixup_alpha=0.2: the task boxes cannot follow images that are mixed with others; "
+            "set --config.augment.mixup_alpha=0.0",
+        ),
+        (
+            {"randaugment_layers": 2},
+            "augment.randaugment_layers=2: the task boxes cannot follow images whose pixels move; "
+            "set --config.augment.randaugment_layers=0",
+        ),
+        (
+            {"erase_prob": 0.25, "cutmix_alpha": 1.0},
+            "augment.erase_prob=0.25, augment.cutmix_alpha=1.0: the task boxes cannot follow images that are partly "
+            "covered or that are mixed with others; set --config.augment.erase_prob=0.0 "
+            "--config.augment.cutmix_alpha=0.0",
+        ),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message) + "$"):
+            check(**fields)
+
+
+def test_every_field_that_switches_something_on_has_an_effect():
+    """A new operation cannot be forgotten: what a field alone puts into the program is in `effects`."""
+    of_others = {"randaugment_magnitude", "randaugment_prob", "mix_prob"}  # they say how much of what others switch on
+    switches = [field.name for field in dataclasses.fields(Augmentation) if field.name not in of_others]
+    everything = Augmentation(**{name: 1 for name in switches})
+    assert list(apply.effects(everything)) == switches
+    assert apply.effects(everything)["randaugment_layers"] == {Effect.RECOLOURS, Effect.MOVES}
+    for name in switches:
+        assert list(apply.effects(Augmentation(**{name: 1}))) == [name]
+    assert apply.effects(Augmentation()) == {}

@@ -1,6 +1,7 @@
 """RandAugment's operations one by one, and the grouping that runs them."""
 
 import collections
+import functools
 import math
 
 import jax
@@ -52,11 +53,11 @@ def test_every_operation_is_expected():
 
 @pytest.mark.parametrize("name", randaugment.OPERATIONS)
 def test_operation_is_pils(layer, photos, name):
-    operation = jnp.full(4, randaugment.NUMBER[name])
+    operation = jnp.full(4, randaugment.ALL.index(name))
     signs = (1.0, -1.0, 1.0, -1.0)
     ours = np.asarray(layer(photos, operation, jnp.array(signs), magnitude=MAGNITUDE, fill=FILL)).astype(int)
     pil = np.stack([EXPECTED[name](Image.fromarray(p), s) for p, s in zip(photos, signs, strict=True)]).astype(int)
-    if name == "rotate":  # three shears take neighbouring pixels: test_tasks_geometry.py measures how near
+    if name == "rotate":  # three shears take neighbouring pixels: test_geometry.py measures how near
         assert np.abs(ours - pil).mean() < 12
     else:
         # Blends differ where a factor such as 0.37 has another last bit than PIL's 1 - 0.63; shears where a place lies
@@ -91,6 +92,20 @@ def test_magnitude_zero_changes_nothing_but_what_has_no_strength(layer, photos):
     for number, name in enumerate(randaugment.OPERATIONS):
         if name not in ("autocontrast", "equalize", "invert"):
             np.testing.assert_array_equal(result[number], images[number], err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "operations",
+    [("solarize", "posterize"), ("translate_y", "equalize", "shear_x", "brightness"), randaugment.ALL[::-1]],
+)
+def test_a_choice_of_operations_does_what_they_do_among_all(layer, photos, operations):
+    some = jax.jit(functools.partial(randaugment.layer, operations=operations, magnitude=MAGNITUDE, fill=FILL))
+    drawn = np.array([-1, *range(len(operations))] * 2)
+    images = photos[np.arange(len(drawn)) % 4, ::2, ::2]
+    signs = np.where(np.arange(len(drawn)) < len(operations), -1.0, 1.0).astype(np.float32)
+    numbers = np.array([-1 if place < 0 else randaugment.ALL.index(operations[place]) for place in drawn])
+    expected = layer(images, numbers, signs, magnitude=MAGNITUDE, fill=FILL)
+    np.testing.assert_array_equal(some(images, drawn, signs), expected)
 
 
 def test_small_and_narrow_images(layer):
