@@ -17,7 +17,7 @@ import tempfile
 from typing import TextIO
 
 from mnet_jax.commands import benchmark_setup
-from mnet_jax.measuring import tpu_program
+from mnet_jax.measuring import tpu
 
 _STEPS = 5
 _PHASES = ("augmentation", "forward", "backward", "optimizer", "moving averages", "other")
@@ -93,12 +93,12 @@ def _operations(directory: pathlib.Path, names: dict[str, str]) -> dict[str, flo
 def operation_names(program: str) -> dict[str, str]:
     """The traced name of each operation in a program's text; one without has that of its last reader, or ""."""
     names = {}
-    _, computations = tpu_program.computations(program)
+    _, computations = tpu.computations(program)
     for instruction in reversed(list(itertools.chain(*computations.values()))):
-        own = tpu_program.OP_NAME.search(instruction.rest)
+        own = tpu.OP_NAME.search(instruction.rest)
         name = own[1] if own else names.get(instruction.name, "")
         if name:
-            for operand in tpu_program.OPERAND.findall(instruction.rest):
+            for operand in tpu.OPERAND.findall(instruction.rest):
                 names.setdefault(operand, name)
         if instruction.kind in _CONTAINERS:
             names.pop(instruction.name, None)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, TextIO
 
-from mnet_jax.measuring import tpu_chips, tpu_program
+from mnet_jax.measuring import tpu
 
 if TYPE_CHECKING:
     import flax.linen as nn
@@ -90,7 +90,7 @@ def check(config: "ml_collections.ConfigDict", topology: str) -> Report:
         devices = Devices(described=describe_tpu(topology))
     except ModuleNotFoundError as error:
         raise ValueError(_MISSING) from error
-    chip, info = tpu_chips.chip(devices.local[0].device_kind), _describe(config)
+    chip, info = tpu.chip(devices.local[0].device_kind), _describe(config)
     plan = derive(config, info, devices.count)
     shared = {
         "model": config.model.name,
@@ -100,7 +100,7 @@ def check(config: "ml_collections.ConfigDict", topology: str) -> Report:
         "batch_size": config.train.batch_size,
         "device_batch": plan.device_batch,
         "num_parts": plan.num_parts,
-        "hbm_available_gib": chip.hbm / tpu_chips.GIB,
+        "hbm_available_gib": chip.hbm / tpu.GIB,
     }
     try:
         with uncached_compilation():
@@ -112,7 +112,7 @@ def check(config: "ml_collections.ConfigDict", topology: str) -> Report:
         return Report(
             **shared,
             fits=False,
-            hbm_gib=needed / tpu_chips.GIB,
+            hbm_gib=needed / tpu.GIB,
             cycles=None,
             bytes_accessed=None,
             hbm_bytes=None,
@@ -122,7 +122,7 @@ def check(config: "ml_collections.ConfigDict", topology: str) -> Report:
             operations=[],
             advice=_advice(needed, chip.hbm, plan.device_batch, devices.count, plan.num_parts),
         )
-    memory, operations = compiled.memory_analysis(), tpu_program.operations(compiled.as_text())
+    memory, operations = compiled.memory_analysis(), tpu.operations(compiled.as_text())
     needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes
     needed += memory.output_size_in_bytes - memory.alias_size_in_bytes
     cycles, hbm_bytes = sum(operation.cycles for operation in operations), _moved(operations)
@@ -131,7 +131,7 @@ def check(config: "ml_collections.ConfigDict", topology: str) -> Report:
     return Report(
         **shared,
         fits=needed <= chip.hbm,
-        hbm_gib=needed / tpu_chips.GIB,
+        hbm_gib=needed / tpu.GIB,
         cycles=cycles,
         bytes_accessed=round(compiled.cost_analysis()["bytes accessed"]),
         hbm_bytes=hbm_bytes,
@@ -196,11 +196,11 @@ def _advice(needed: int, available: int, device_batch: int, devices: int, parts:
     return device_memory.advice(needed / (0.9 * available), device_batch, devices, parts)
 
 
-def _moved(operations: Iterable[tpu_program.Operation]) -> int:
+def _moved(operations: Iterable[tpu.Operation]) -> int:
     return sum(operation.hbm_bytes for operation in operations)
 
 
-def _dearest(operations: list[tpu_program.Operation]) -> list[dict[str, object]]:
+def _dearest(operations: list[tpu.Operation]) -> list[dict[str, object]]:
     """The layers' operations with the most cycles, those of one layer and direction together."""
     groups = collections.defaultdict(list)
     for operation in operations:

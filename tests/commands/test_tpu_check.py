@@ -7,7 +7,7 @@ import pytest
 
 from mnet_jax.commands import tpu_check
 from mnet_jax.commands.cli import main
-from mnet_jax.measuring import tpu_chips, tpu_program
+from mnet_jax.measuring import tpu
 from mnet_jax.models import tables
 from mnet_jax.models.specs import ModelSpec
 
@@ -38,7 +38,7 @@ ENTRY %main (a: f32[8], b: bf16[4,2]) -> f32[8] {
 
 
 def test_a_program_is_read_operation_by_operation():
-    operations = {operation.name: operation for operation in tpu_program.operations(PROGRAM)}
+    operations = {operation.name: operation for operation in tpu.operations(PROGRAM)}
     assert {name: operation.cycles for name, operation in operations.items()} == {
         "y": 300,
         "conv.1": 2000,
@@ -53,21 +53,21 @@ def test_a_program_is_read_operation_by_operation():
 
 def test_what_is_no_estimate_does_not_count():
     text = PROGRAM.replace('"estimated_cycles":"3000"', f'"estimated_cycles":"{2**63 - 1}"')
-    cycles = {operation.name: operation.cycles for operation in tpu_program.operations(text)}
+    cycles = {operation.name: operation.cycles for operation in tpu.operations(text)}
     assert cycles["conv.1"] == 2000
     assert cycles["conv.2"] == 0
 
 
 def test_text_of_something_else_is_refused():
     with pytest.raises(ValueError, match="no ENTRY"):
-        tpu_program.operations("func @main()")
+        tpu.operations("func @main()")
 
 
 def test_the_chips_figures_agree_with_each_other():
-    clocks = {chip.name: round(chip.clock / 1e9, 2) for chip in tpu_chips.CHIPS.values()}
+    clocks = {chip.name: round(chip.clock / 1e9, 2) for chip in tpu.CHIPS.values()}
     assert clocks == {"v4": 1.05, "v5e": 1.5, "v5p": 1.75, "v6e": 1.75, "tpu7x": 2.2}
     with pytest.raises(ValueError, match="no figures for 'TPU v2'; there are those of v4, v5e"):
-        tpu_chips.chip("TPU v2")
+        tpu.chip("TPU v2")
 
 
 def test_what_does_not_fit_is_told_with_what_to_type():

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from mnet_jax import schema
 from mnet_jax.commands import tpu_check
 from mnet_jax.data import catalog
-from mnet_jax.measuring import tpu_program
+from mnet_jax.measuring import tpu
 from mnet_jax.models import plans
 from mnet_jax.models.layers import gelu, relu6
 from mnet_jax.runtime import VMEM_LIMIT
@@ -118,7 +118,7 @@ def main() -> None:
             model, options = ours if kind == "ours" else Plain(ours.plan), DEFAULT if kind == "plain" else {}
             with uncached_compilation():
                 compiled = tpu_check.lower(config, info, devices, model).compile(compiler_options=options)
-            cycles[kind] = sum(operation.cycles for operation in tpu_program.operations(compiled.as_text()))
+            cycles[kind] = sum(operation.cycles for operation in tpu.operations(compiled.as_text()))
             moved = compiled.cost_analysis()["bytes accessed"]
             line.append(f"{kind} {cycles[kind] / 1e6:.2f} M cycles {moved / 1e9:.2f} GB")
             line.append(f"({time.process_time() - start:.0f} s of CPU)")

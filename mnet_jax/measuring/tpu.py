@@ -1,4 +1,9 @@
-"""What a program compiled for TPU says about itself: the compiler's estimate for each operation, by layer.
+"""What TPU chips can do, and what a program compiled for one says about itself, operation by operation.
+
+The chips' capacity, bandwidth and peak are as Google publishes them: the system architecture pages of the Cloud TPU
+documentation (docs.cloud.google.com, tpu/docs/v4 v5e v5p v6e tpu7x), read in November 2026. The clocks are not there:
+they are peak / (multiply-adds a cycle of all matrix units of the device x 2), and the compiler's own estimates for a
+large matrix product and a large copy agree with them (docs/tpu.md).
 
 The text of a compiled program gives for each fusion `estimated_cycles`, the compiler's own estimate, in which the time
 that its memory traffic takes is included; `metadata={op_name=...}` names the layer that it came from.
@@ -8,6 +13,8 @@ import dataclasses
 import math
 import re
 from collections.abc import Iterator
+
+GIB = 2**30
 
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*)$")
@@ -20,6 +27,42 @@ _BRANCHES = re.compile(r"(?:branch_computations=\{([^}]*)\}|(?:true|false)_compu
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "iota"}
 _UNKNOWN = 2**62  # from here on it is no estimate: some operations have 2**63 - 1 on tpu7x
 _ON_CHIP = "S(1)"  # a layout's memory space: 1 is the core's own memory (VMEM), none is HBM
+
+
+# --- Chips ---
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """What one JAX device has: a whole chip, but on tpu7x one of the chip's two cores."""
+
+    name: str
+    hbm: int  # bytes
+    bandwidth: float  # bytes a second
+    peak: float  # bfloat16 operations a second
+    clock: float  # cycles a second
+    per_chip: int = 1  # devices
+
+
+# By `device_kind`.
+CHIPS: dict[str, Chip] = {
+    "TPU v4": Chip("v4", 32 * GIB, 1200e9, 275e12, 275e12 / (2 * 8 * 128**2)),
+    "TPU v5 lite": Chip("v5e", 16 * GIB, 819e9, 197e12, 197e12 / (2 * 4 * 128**2)),
+    "TPU v5": Chip("v5p", 95 * GIB, 2765e9, 459e12, 459e12 / (2 * 8 * 128**2)),
+    "TPU v6 lite": Chip("v6e", 32 * GIB, 1640e9, 918e12, 918e12 / (2 * 4 * 256**2)),
+    "TPU7x": Chip("tpu7x", 96 * GIB, 3690e9, 1154e12, 1154e12 / (2 * 4 * 256**2), per_chip=2),
+}
+
+
+def chip(device_kind: str) -> Chip:
+    """Returns the chip of a device kind such as "TPU v5 lite"; ValueError for one that is not in the table."""
+    if device_kind not in CHIPS:
+        known = ", ".join(entry.name for entry in CHIPS.values())
+        raise ValueError(f"no figures for {device_kind!r}; there are those of {known}")
+    return CHIPS[device_kind]
+
+
+# --- Programs ---
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +79,7 @@ class Operation:
 
     @property
     def label(self) -> str:
-        """The layer and what is done to it."""
+        """Returns the layer and what is done to it: "block_03/depthwise gradient"."""
         return self.layer if self.part == "step" else f"{self.layer} {self.part}"
 
 
@@ -51,7 +94,7 @@ class Instruction:
 
 
 def operations(text: str) -> list[Operation]:
-    """The operations that a program runs, from `compiled.as_text()`.
+    """Returns the operations that a program runs, from `compiled.as_text()`.
 
     Loops count as often as they run. Where that depends on the data (RandAugment's rounds), they count once; of several
     branches the one with the most cycles counts.
@@ -61,7 +104,7 @@ def operations(text: str) -> list[Operation]:
 
 
 def computations(text: str) -> tuple[str, dict[str, list[Instruction]]]:
-    """(name of the entry, the instructions of each computation by its name), of a program for any backend."""
+    """Returns (name of the entry, {computation: its instructions}) of a program for any backend, not TPUs alone."""
     entry, current, found = "", [], {}
     for line in text.splitlines():
         header = _HEADER.match(line)
@@ -78,6 +121,7 @@ def computations(text: str) -> tuple[str, dict[str, list[Instruction]]]:
 
 
 def _walk(computations: dict[str, list[Instruction]], name: str, runs: int) -> Iterator[Operation]:
+    """Yields the operations of a computation that runs so often, and of all that it calls."""
     instructions = computations[name]
     shapes = {instruction.name: instruction.shape for instruction in instructions}
     for instruction in instructions:
@@ -113,7 +157,7 @@ def _called(rest: str, role: str) -> str:
 
 
 def _rounds(condition: list[Instruction]) -> int:
-    """How often a loop runs that counts from 0 to a constant; 1 where it is not such a loop."""
+    """Returns how often a loop runs that counts from 0 to a constant; 1 where it is not such a loop."""
     constants = {instruction.name: instruction.rest for instruction in condition if instruction.kind == "constant"}
     last = condition[-1]
     if last.kind != "compare" or "direction=LT" not in last.rest:
@@ -123,7 +167,7 @@ def _rounds(condition: list[Instruction]) -> int:
 
 
 def _hbm_bytes(shape: str) -> int:
-    """Bytes of the arrays of a shape that lie in HBM, without the padding of their tiles."""
+    """Returns the bytes of the arrays of a shape that lie in HBM, without the padding of their tiles."""
     total = 0
     for kind, dimensions, layout in _ARRAY.findall(shape):
         if _ON_CHIP not in layout:
@@ -133,7 +177,10 @@ def _hbm_bytes(shape: str) -> int:
 
 
 def _origin(rest: str) -> tuple[str, str]:
-    """(layer, part) by the operation's name: "jit(f)/transpose(jvp(MobileNet))/MobileNet._run/block_01/.../add"."""
+    """Returns (layer, part) by the name of an operation.
+
+    The name is such as "jit(f)/transpose(jvp(MobileNet))/MobileNet._run/block_01/.../add".
+    """
     match = OP_NAME.search(rest)
     if not match:
         return "unnamed", "step"
