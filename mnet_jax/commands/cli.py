@@ -19,7 +19,7 @@ from mnet_jax.errors import check_choice
 
 # name -> (purpose, module): the module has `add_arguments(parser)` and `run(args, out) -> exit code`, and imports what
 # is heavy inside `run`.
-_COMMANDS = {
+COMMANDS = {
     "train": ("train a config, or go on with a run; the same as train.py", "mnet_jax.training.command"),
     "models": ("list the models with their sizes", "mnet_jax.commands.models"),
     "weights": ("list the published weights that can be loaded", "mnet_jax.commands.weights"),
@@ -86,11 +86,11 @@ def _parse(argv: Sequence[str]) -> tuple[ModuleType, argparse.Namespace]:
     if not argv or argv[0].startswith("-"):
         parser = _Parser(prog="mnet", description="MobileNet v1 to v4 in JAX.", allow_abbrev=False)
         commands = parser.add_subparsers(metavar="COMMAND", required=True)
-        for name, (purpose, _) in _COMMANDS.items():
+        for name, (purpose, _) in COMMANDS.items():
             commands.add_parser(name, help=purpose)
         parser.parse_args(argv)  # ends here: help, or what is wrong
-    check_choice("command", argv[0], tuple(_COMMANDS))
-    purpose, module = _COMMANDS[argv[0]]
+    check_choice("command", argv[0], tuple(COMMANDS))
+    purpose, module = COMMANDS[argv[0]]
     description = f"{purpose[0].upper()}{purpose[1:]}."
     parser = _Parser(prog=f"mnet {argv[0]}", description=description, allow_abbrev=False)
     command = importlib.import_module(module)

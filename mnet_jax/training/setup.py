@@ -12,6 +12,7 @@ from etils import epath
 
 from mnet_jax.config import difference, from_json, to_json, validate
 from mnet_jax.data import manifest
+from mnet_jax.data.catalog import DatasetInfo
 from mnet_jax.data.dataset import Dataset
 from mnet_jax.files import write_whole
 from mnet_jax.tasks.task import Task
@@ -43,19 +44,51 @@ FREE_FIELDS = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Run:
-    """A run whose weights are known and whose files are open; `start` makes its programs."""
+class Learning:
+    """What is learned, by which network, and how: all that the train step is made of."""
 
-    workdir: str
-    config: ml_collections.ConfigDict  # what the run works with
-    saved_config: ml_collections.ConfigDict  # what its checkpoints say: the same, with this run's own manifest
-    dataset: Dataset
-    devices: Devices
+    config: ml_collections.ConfigDict
     run_plan: RunPlan
     task: Task
     network: nn.Module
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
+
+    def new_state(self, variables: Tree) -> TrainState:
+        """Returns the state before the first step of a run that starts from `variables`."""
+        return new_state(variables, self.optimizer, ema=self.config.ema.decay > 0)
+
+    def train_step(self, learner: nn.Module | HeadOnly | None = None) -> Callable:
+        """Returns `step(state, batch)` for one device; `learner` stands in for the network."""
+        return make_train_step(learner or self.network, self.task, self.optimizer, self.schedule, self.config, AXIS)
+
+
+def learning(
+    config: ml_collections.ConfigDict, info: DatasetInfo, num_devices: int, task: Task | None = None
+) -> Learning:
+    """Returns what a checked config comes to on a data set and so many devices; `task`: None: the config's own."""
+    run_plan = derive(config, info, num_devices)
+    task = task or build_task(config, info)
+    schedule = make_schedule(config, run_plan)
+    return Learning(
+        config=config,
+        run_plan=run_plan,
+        task=task,
+        network=build_model(config, info, task=task, axis_name=AXIS),
+        schedule=schedule,
+        optimizer=make_optimizer(config, schedule, task.own_scopes),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run whose weights are known and whose files are open; `start` makes its programs."""
+
+    workdir: str
+    learning: Learning
+    saved_config: ml_collections.ConfigDict  # what its checkpoints say: the same, with this run's own manifest
+    dataset: Dataset
+    devices: Devices
     variables: Tree  # before the first step, on the host
     checkpoints: Checkpoints
     reporter: Reporter
@@ -63,18 +96,28 @@ class Run:
     notes: list[str]  # what to tell once the log is open
 
     @property
+    def config(self) -> ml_collections.ConfigDict:
+        """What the run works with."""
+        return self.learning.config
+
+    @property
+    def run_plan(self) -> RunPlan:
+        """Its durations and sizes."""
+        return self.learning.run_plan
+
+    @property
+    def task(self) -> Task:
+        """What is learned."""
+        return self.learning.task
+
+    @property
     def is_main(self) -> bool:
         """Whether this process writes what is written once."""
         return self.devices.process_index == 0
 
-    def new_state(self) -> Callable[[Tree], TrainState]:
-        """Returns the compiled function from variables to the state before the first step."""
-        ema = self.config.ema.decay > 0
-        return jax.jit(lambda variables: new_state(variables, self.optimizer, ema=ema))
-
     def restore(self, step: int) -> TrainState:
         """Returns the state saved after `step`, as NumPy arrays."""
-        return self.checkpoints.restore(step, jax.eval_shape(self.new_state(), self.variables))
+        return self.checkpoints.restore(step, jax.eval_shape(self.learning.new_state, self.variables))
 
 
 def prepare(config: ml_collections.ConfigDict, workdir: str) -> Run:
@@ -95,23 +138,19 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Run:
     dataset = Dataset.open(config.data, annotations(config))
     info = dataset.info
 
-    # 3. Devices, and every duration in steps.
+    # 3. What is learned, by which network, how, and how long, on these devices.
     devices = Devices(config.train.num_devices)
-    run_plan = derive(config, info, devices.count)
-
-    # 4. What is learned, by which network, and how.
     task = build_task(config, info)
     best_by = task.metric(config.checkpoint.best_metric)
     task = task.fitted(lambda field: dataset.values(field, info.train_split))
-    network = build_model(config, info, task=task, axis_name=AXIS)
-    schedule = make_schedule(config, run_plan)
-    optimizer = make_optimizer(config, schedule, task.own_scopes)
+    learned = learning(config, info, devices.count, task)
+    run_plan = learned.run_plan
 
-    # 5. The weights before the first step.
+    # 4. The weights before the first step.
     notes: list[str] = []
-    variables = initial.first_variables(config, network, task, info, source, notes.append)
+    variables = initial.first_variables(config, learned.network, task, info, source, notes.append)
 
-    # 6. The run's directory. From here on it holds this run and no other.
+    # 5. The run's directory. From here on it holds this run and no other.
     is_main = devices.process_index == 0
     _reserve(workdir, saved_config, is_main=is_main)
     if is_main:
@@ -132,15 +171,10 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Run:
     )
     return Run(
         workdir=workdir,
-        config=config,
+        learning=learned,
         saved_config=saved_config,
         dataset=dataset,
         devices=devices,
-        run_plan=run_plan,
-        task=task,
-        network=network,
-        schedule=schedule,
-        optimizer=optimizer,
         variables=variables,
         checkpoints=checkpoints,
         reporter=reporter,
@@ -166,18 +200,18 @@ class Started:
 def start(run: Run) -> Started:
     """Puts the state on the devices and begins to compile, while the first batch is still to be read."""
     config, run_plan, devices = run.config, run.run_plan, run.devices
-    # 7. The state: this run's newest checkpoint, or the weights of step 5.
-    state = run.restore(run.first_step) if run.first_step else run.new_state()(run.variables)
+    # 6. The state: this run's newest checkpoint, or the weights of step 4.
+    state = run.restore(run.first_step) if run.first_step else jax.jit(run.learning.new_state)(run.variables)
 
-    # 8. Batches: of images, or of embeddings that a frozen backbone makes of them once.
-    learner, source = run.network, ImageBatches(run.dataset, config.seed)
+    # 7. Batches: of images, or of embeddings that a frozen backbone makes of them once.
+    network = run.learning.network
+    learner, source = network, ImageBatches(run.dataset, config.seed)
     if config.train.embedding_views:
-        learner, source = HeadOnly(run.network), _embed(run, state.variables(ema=False))
+        learner, source = HeadOnly(network), _embed(run, state.variables(ema=False))
 
-    # 9. The programs, and when to stop early.
+    # 8. The programs, and when to stop early.
     state = devices.replicate(state)
-    step = make_train_step(learner, run.task, run.optimizer, run.schedule, config, AXIS)
-    train_step = devices.pmap(step, donate_state=True)
+    train_step = devices.pmap(run.learning.train_step(learner), donate_state=True)
     evaluator = Evaluator(
         learner,
         run.task,
@@ -212,10 +246,11 @@ def start(run: Run) -> Started:
 def _embed(run: Run, variables: Tree) -> EmbeddingBatches:
     """Returns batches of the embeddings of both splits, computed or read now."""
     config, dataset = run.config, run.dataset
-    check_network(run.network, run.task)
+    network = run.learning.network
+    check_network(network, run.task)
     directory = config.train.embedding_dir or os.path.join(run.workdir, "embeddings")
     extract = Extractor(
-        run.network, run.task, variables, config, dataset, run.devices, directory=directory, log=run.reporter.info
+        network, run.task, variables, config, dataset, run.devices, directory=directory, log=run.reporter.info
     )
 
     def embedded(split: str, num_views: int) -> Embedded:

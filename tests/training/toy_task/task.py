@@ -3,7 +3,6 @@
 import dataclasses
 from typing import ClassVar
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +11,7 @@ from mnet_jax.data.annotations import Boxes
 from mnet_jax.models.layers import Conv
 from mnet_jax.models.mobilenet import SCOPE, MobileNet
 from mnet_jax.models.plans import ConvPlan
-from mnet_jax.models.variables import layer_variables, list_variables
+from mnet_jax.models.variables import layer_variables
 from mnet_jax.tasks.task import MeanMeter, Measured, Metric, Task
 
 SIDE = 32.0
@@ -25,17 +24,18 @@ def head_plan(plan, name):
 class Regressor(MobileNet):
     """Two linear layers on the embedding, in scopes of their own."""
 
-    @nn.compact
-    def __call__(self, images, *, train=False):
-        x = self._embedding(images, train=train)
-        return {name: self._layer(head_plan(self.plan, name))(x, train=train) for name in ("middle", "size")}
+    def setup(self):
+        super().setup()
+        self.middle = Conv(head_plan(self.plan, "middle"), self.shared(dtype="float32"))
+        self.size = Conv(head_plan(self.plan, "size"), self.shared(dtype="float32"))
 
-    def _layer(self, layer):
-        return Conv(layer, self.exact_settings(), name=layer.name)
+    def __call__(self, images, *, train=False):
+        x = self.embed(images, train=train)
+        return {"middle": self.middle(x, train=train), "size": self.size(x, train=train)}
 
     def list_variables(self):
         heads = [layer_variables(head_plan(self.plan, name)) for name in ("middle", "size")]
-        return [*list_variables(self.plan), *heads[0], *heads[1]]
+        return [*super().list_variables(), *heads[0], *heads[1]]
 
 
 class DistanceMeter(MeanMeter):
