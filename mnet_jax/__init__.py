@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mnet_jax.commands.export import export
+    from mnet_jax.deploy.export import export
     from mnet_jax.deploy.formats import load as load_exported
     from mnet_jax.models import list_models
     from mnet_jax.pretrained.load import load_pretrained
@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "create_model": ("mnet_jax.tasks.classification.network", "create_model"),
-    "export": ("mnet_jax.commands.export", "export"),
+    "export": ("mnet_jax.deploy.export", "export"),
     "list_models": ("mnet_jax.models", "list_models"),
     "load_exported": ("mnet_jax.deploy.formats", "load"),
     "load_pretrained": ("mnet_jax.pretrained.load", "load_pretrained"),

@@ -36,7 +36,6 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     if args.num_images is not None and args.num_images < 1:
         raise ValueError(f"--num_images must be at least 1, got {args.num_images}")
 
-    from mnet_jax.commands.export import file_size
     from mnet_jax.data import pipeline
     from mnet_jax.deploy import formats
     from mnet_jax.runtime import cache_compilations
@@ -65,7 +64,7 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
         "file": args.file,
         "format": formats.recognize(args.file),
         "quantize": exported.about.quantize,
-        "bytes": file_size(args.file),
+        "bytes": formats.file_size(args.file),
         "model": trained.path,
         "data": info.name,
         "split": info.eval_split,

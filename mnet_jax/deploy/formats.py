@@ -26,11 +26,14 @@ _THREADED = ("tflite", "onnx")  # whose runtimes can be told how many threads to
 
 
 class Exported(Protocol):
-    """An exported model in its own runtime: images [N, H, W, 3] as `about.input` says -> scores [N, classes]."""
+    """An exported model in its own runtime: images [N, H, W, 3] as `about.input` says -> its results, [N, ...].
+
+    One result comes as it is (of a classifier: scores [N, classes]), several come by name.
+    """
 
     about: About
 
-    def __call__(self, images: np.ndarray) -> np.ndarray: ...
+    def __call__(self, images: np.ndarray) -> np.ndarray | dict[str, np.ndarray]: ...
 
 
 def check(format: str, quantize: str) -> None:
@@ -74,6 +77,13 @@ def load(path: str | os.PathLike, *, threads: int | None = None) -> Exported:
 def takes_threads(format: str) -> bool:
     """Whether the format's runtime can be told how many threads to use."""
     return format in _THREADED
+
+
+def file_size(path: str | os.PathLike) -> int:
+    """Returns the bytes of a file, or of all files in a directory."""
+    if not os.path.isdir(path):
+        return os.path.getsize(path)
+    return sum(os.path.getsize(os.path.join(folder, name)) for folder, _, names in os.walk(path) for name in names)
 
 
 def recognize(path: str | os.PathLike) -> str:

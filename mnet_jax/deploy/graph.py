@@ -1,16 +1,21 @@
 """A network for inference as data: a list of nodes, in the order in which they run, with float32 NumPy constants.
 
 `fold.fold` makes graphs; every export format, the interpreter in JAX and the quantiser read or rewrite them. Maps are
-[N, H, W, C]. A node's `inputs` are names of nodes before it, or `INPUT`; the last node is the result.
+[N, H, W, C]. A node's `inputs` are names of nodes before it, or `INPUT`; `outputs` names those that are the
+result.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Mapping
+from typing import TypeVar
 
 import numpy as np
 
+from mnet_jax.models.plans import explicit_padding
+
 INPUT = "images"
 Padding = tuple[tuple[int, int], tuple[int, int]]  # zeros (before, after) along height and width
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -86,27 +91,35 @@ class Softmax(Node):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Graph:
-    """A network: images [N, *input_shape] of `input_dtype` ("uint8" pixels or normalised "float32") -> the last node's
-    result."""
+    """A network: images [N, *input_shape] of `input_dtype` ("uint8" pixels or normalised "float32") -> its results."""
 
     input_shape: tuple[int, int, int]
     input_dtype: str
     nodes: tuple[Node, ...]
-
-    @property
-    def output(self) -> Node:
-        """The node whose result is the network's."""
-        return self.nodes[-1]
-
-    def convs(self) -> Iterator[Conv]:
-        """The nodes that have weights."""
-        return (node for node in self.nodes if isinstance(node, Conv))
+    outputs: Mapping[str, str]  # name of a result -> the node that gives it, each another
 
     def readers(self, name: str) -> tuple[Node, ...]:
-        """The nodes that have the result of `name` among their inputs."""
+        """Returns the nodes that have the result of `name` among their inputs."""
         return tuple(node for node in self.nodes if name in node.inputs)
 
     def input_size(self, conv: Conv) -> tuple[int, int]:
-        """(height, width) of a node's (first) input."""
+        """Returns (height, width) of a node's (first) input."""
         shapes = {node.name: node.shape for node in self.nodes} | {INPUT: self.input_shape}
         return shapes[conv.inputs[0]][:2]
+
+
+def results(named: Mapping[str, T]) -> T | dict[str, T]:
+    """Returns what a network gives: one result as it is, several by name."""
+    return next(iter(named.values())) if len(named) == 1 else dict(named)
+
+
+def no_form(node: Node, what: str) -> ValueError:
+    """Returns the error of a format, or another reader of graphs, that does not know a kind of node."""
+    return ValueError(
+        f"{what} has no form of the operation {type(node).__name__} ({node.name!r}): choose another format"
+    )
+
+
+def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Returns the zeros (before, after) that TensorFlow and TFLite pad along a side of `size` for "SAME"."""
+    return explicit_padding("same", size, kernel, stride)

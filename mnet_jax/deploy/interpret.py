@@ -13,40 +13,19 @@ from mnet_jax.models.ops.depthwise import depthwise_conv
 
 def interpret(
     graph: g.Graph, images: jax.Array, observe: Callable[[g.Node, jax.Array], jax.Array] | None = None
-) -> jax.Array:
-    """Images [N, *graph.input_shape] of the graph's dtype -> its result, float32 [N, num_classes].
+) -> jax.Array | dict[str, jax.Array]:
+    """Returns the graph's results, float32 [N, ...], for images [N, *graph.input_shape] of its dtype.
 
-    `observe` is called with every node and its result, and returns what the nodes after it get.
+    One result comes as it is, several come by name. `observe` is called with every node and its result, and returns
+    what the nodes after it get.
     """
     values = {g.INPUT: images}
     for node in graph.nodes:
-        value = _run(node, *(values[name] for name in node.inputs))
+        if type(node) not in FORMS:
+            raise g.no_form(node, "the interpreter in JAX")
+        value = FORMS[type(node)](node, *(values[name] for name in node.inputs))
         values[node.name] = value if observe is None else observe(node, value)
-    return values[graph.output.name]
-
-
-def _run(node: g.Node, *inputs: jax.Array) -> jax.Array:
-    x = inputs[0]
-    match node:
-        case g.Pixels():
-            return x.astype(jnp.float32) - node.mean.reshape(1, 1, 1, 3)
-        case g.Conv():
-            return _conv(node, x)
-        case g.Mean():
-            return x.mean((1, 2), keepdims=True)
-        case g.Multiply():
-            return x * inputs[1]
-        case g.Add():
-            return x + inputs[1]
-        case g.Gate():
-            return jnp.clip(x + 3.0, 0.0, 6.0)
-        case g.Attention():
-            return _attend(node, *inputs)
-        case g.Flatten():
-            return x.reshape(x.shape[0], node.shape[0])
-        case g.Softmax():
-            return jax.nn.softmax(x)
-    raise AssertionError(node)
+    return g.results({name: values[node] for name, node in graph.outputs.items()})
 
 
 def _conv(node: g.Conv, x: jax.Array) -> jax.Array:
@@ -68,3 +47,16 @@ def _attend(node: g.Attention, query: jax.Array, key: jax.Array, value: jax.Arra
     key, value = (x.reshape(batch, x.shape[1] * x.shape[2], features) for x in (key, value))
     weights = jax.nn.softmax(jnp.einsum("nld,nmd->nlm", query, key))
     return jnp.einsum("nlm,nmd->nld", weights, value).reshape(batch, *node.shape)
+
+
+FORMS: dict[type[g.Node], Callable[..., jax.Array]] = {
+    g.Pixels: lambda node, x: x.astype(jnp.float32) - node.mean.reshape(1, 1, 1, 3),
+    g.Conv: _conv,
+    g.Mean: lambda node, x: x.mean((1, 2), keepdims=True),
+    g.Multiply: lambda node, x, y: x * y,
+    g.Add: lambda node, x, y: x + y,
+    g.Gate: lambda node, x: jnp.clip(x + 3.0, 0.0, 6.0),
+    g.Attention: _attend,
+    g.Flatten: lambda node, x: x.reshape(x.shape[0], node.shape[0]),
+    g.Softmax: lambda node, x: jax.nn.softmax(x),
+}

@@ -20,10 +20,10 @@ class About:
     Attributes:
       model: architecture, such as "v3_large".
       width: its width multiplier.
-      class_names: one for each output, in order.
+      class_names: of the data set, in the order in which results have them.
       image_size: (height, width) of the input in pixels.
       input: "uint8" (RGB pixels, normalised inside) or "float" (RGB, normalised before by `mean` and `std`).
-      output: "probabilities" or "logits".
+      output: which results the task's head gives; of classification "probabilities" or "logits".
       quantize: "none", "float16", "dynamic" or "int8".
       mean: per channel, of pixels in 0..255.
       std: their standard deviation.
@@ -33,6 +33,7 @@ class About:
       step: of the checkpoint; 0 for published weights.
       version: of mnet_jax.
       date: as given; None leaves it out, and the same weights give the same bytes.
+      task: what the network was trained for. Files do not say "classification", the only one when there were no others.
     """
 
     model: str
@@ -50,6 +51,7 @@ class About:
     step: int
     version: str
     date: str | None = None
+    task: str = "classification"
 
     @property
     def description(self) -> str:
@@ -69,15 +71,18 @@ class About:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-        return dataclasses.asdict(self)
+        """Returns all fields by name, without a task where it is classification."""
+        fields = dataclasses.asdict(self)
+        if self.task == "classification":
+            del fields["task"]
+        return fields
 
     def to_json(self) -> str:
-        """JSON of all fields; `from_json` reads it back."""
+        """Returns JSON of all fields; `from_json` reads it back."""
         return json.dumps(self.to_dict(), ensure_ascii=False)
 
     def to_properties(self) -> dict[str, str]:
-        """Each field as a text of its own: strings as they are, anything else as JSON; what is None is left out."""
+        """Returns each field as a text of its own: strings as they are, else JSON; what is None is left out."""
         fields = {name: value for name, value in self.to_dict().items() if value is not None}
         return {
             name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
@@ -85,12 +90,12 @@ class About:
         }
 
     def labels(self) -> str:
-        """The label file: a line for each class."""
+        """Returns the label file: a line for each class."""
         return "".join(f"{' '.join(name.split())}\n" for name in self.class_names)
 
 
 def from_properties(properties: dict[str, str]) -> About:
-    """What `About.to_properties` made."""
+    """Returns what `About.to_properties` made a text of."""
     about = {}
     for field in dataclasses.fields(About):
         if field.name in properties:
@@ -100,13 +105,17 @@ def from_properties(properties: dict[str, str]) -> About:
 
 
 def from_json(text: str | bytes) -> About:
-    """What `About.to_json` wrote."""
+    """Returns what `About.to_json` wrote."""
     fields: dict[str, Any] = json.loads(text)
     return About(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
 
 
 def check_date(text: str | None) -> str | None:
-    """ValueError unless `text` is None or a date as 2026-01-31."""
+    """Returns `text`.
+
+    Raises:
+      ValueError: unless it is None or a date as 2026-01-31.
+    """
     if text is not None:
         try:
             datetime.date.fromisoformat(text)

@@ -30,19 +30,22 @@ def write(graph: g.Graph, about: About, path: str | os.PathLike) -> None:
 
 
 def build(graph: g.Graph, about: About) -> onnx.ModelProto:
-    """The model: `g.INPUT` [batch, H, W, 3] -> the name of `about.output` [batch, classes]."""
+    """Returns the model: `g.INPUT` [batch, H, W, 3] -> the graph's results by name, [batch, ...]."""
     writer = _Writer()
-    last = graph.output
     names = {g.INPUT: writer.add("Transpose", (g.INPUT,), "channels_first", perm=(0, 3, 1, 2))}
     shapes = {g.INPUT: graph.input_shape}
+    given = {node: name for name, node in graph.outputs.items()}
     for node in graph.nodes:
-        output = about.output if node is last else node.name
+        output = given.get(node.name, node.name)
         names[node.name] = writer.node(node, tuple(names[name] for name in node.inputs), output, shapes)
         shapes[node.name] = node.shape
     images = helper.make_tensor_value_info(g.INPUT, _TYPES[graph.input_dtype], (_BATCH, *graph.input_shape))
-    scores = helper.make_tensor_value_info(about.output, TensorProto.FLOAT, (_BATCH, *last.shape))
+    results = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, (_BATCH, *shapes[node]))
+        for name, node in graph.outputs.items()
+    ]
     model = helper.make_model(
-        helper.make_graph(writer.nodes, about.model, (images,), (scores,), writer.constants),
+        helper.make_graph(writer.nodes, about.model, (images,), results, writer.constants),
         opset_imports=(helper.make_opsetid("", OPSET),),
         ir_version=_IR_VERSION,
         producer_name="mnet_jax",
@@ -90,7 +93,7 @@ class _Writer:
                 return self.add("Flatten", inputs, output)
             case g.Softmax():
                 return self.add("Softmax", inputs, output, axis=-1)
-        raise AssertionError(node)
+        raise g.no_form(node, "ONNX")
 
     def _conv(self, node: g.Conv, x: str, output: str) -> str:
         (top, bottom), (left, right) = node.padding
@@ -146,7 +149,7 @@ class _Writer:
 
 
 class Runner:
-    """An ONNX file in onnxruntime on CPU: images [N, H, W, 3] -> scores [N, classes]."""
+    """An ONNX file in onnxruntime on CPU: images [N, H, W, 3] -> its results."""
 
     def __init__(self, path: str | os.PathLike, threads: int | None = None):
         import onnxruntime
@@ -157,5 +160,6 @@ class Runner:
         self._session = onnxruntime.InferenceSession(os.fspath(path), options, providers=("CPUExecutionProvider",))
         self.about = from_properties(self._session.get_modelmeta().custom_metadata_map)
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        return self._session.run(None, {g.INPUT: images})[0]
+    def __call__(self, images: np.ndarray) -> np.ndarray | dict[str, np.ndarray]:
+        names = [output.name for output in self._session.get_outputs()]
+        return g.results(dict(zip(names, self._session.run(names, {g.INPUT: images}), strict=True)))

@@ -31,7 +31,7 @@ def write(graph: g.Graph, about: About, path: str | os.PathLike) -> None:
 
 
 class Runner:
-    """A SavedModel in TensorFlow: images [N, H, W, 3] -> scores [N, classes]."""
+    """A SavedModel in TensorFlow: images [N, H, W, 3] -> its results."""
 
     def __init__(self, path: str | os.PathLike):
         import tensorflow as tf
@@ -41,6 +41,6 @@ class Runner:
         self._model = tf.saved_model.load(os.fspath(path))
         self._signature = self._model.signatures[SIGNATURE]
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        (scores,) = self._signature(**{g.INPUT: images}).values()
-        return scores.numpy()
+    def __call__(self, images: np.ndarray) -> np.ndarray | dict[str, np.ndarray]:
+        found = self._signature(**{g.INPUT: images})
+        return g.results({name: values.numpy() for name, values in found.items()})

@@ -42,7 +42,7 @@ def write(graph: g.Graph, about: About, path: str | os.PathLike) -> None:
 
 
 def lower(graph: g.Graph) -> jax_export.Exported:
-    """The graph lowered for `PLATFORMS`: images [batch, *graph.input_shape] -> scores [batch, classes]."""
+    """The graph lowered for `PLATFORMS`: images [batch, *graph.input_shape] -> its results, [batch, ...]."""
     batch = jax_export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((*batch, *graph.input_shape), graph.input_dtype)
     program = jax.jit(lambda images: interpret(graph, images))
@@ -50,7 +50,7 @@ def lower(graph: g.Graph) -> jax_export.Exported:
 
 
 class Runner:
-    """A StableHLO file on jax's default device: images [N, H, W, 3] -> scores [N, classes]."""
+    """A StableHLO file on jax's default device: images [N, H, W, 3] -> its results."""
 
     def __init__(self, path: str | os.PathLike):
         with zipfile.ZipFile(path) as archive:
@@ -71,8 +71,8 @@ class Runner:
             ) from error
         self._call = jax.jit(exported.call)
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        return np.asarray(self._call(images))
+    def __call__(self, images: np.ndarray) -> np.ndarray | dict[str, np.ndarray]:
+        return jax.tree.map(np.asarray, self._call(images))
 
 
 def _check_version(path: str | os.PathLike, made_by: str) -> None:

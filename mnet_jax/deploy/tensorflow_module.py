@@ -11,7 +11,7 @@ from mnet_jax.deploy import graph as g
 
 
 def make_function(graph: g.Graph, batch_size: int | None) -> tf.types.experimental.ConcreteFunction:
-    """The graph as a traced function: images [batch_size, *graph.input_shape] -> {name of the last node: its result}.
+    """Returns the graph as a traced function: images [batch_size, *graph.input_shape] -> its results by name.
 
     `batch_size` None leaves the batch free. Weights are constants.
     """
@@ -23,7 +23,7 @@ def make_function(graph: g.Graph, batch_size: int | None) -> tf.types.experiment
         for node in graph.nodes:
             with tf.name_scope(node.name.replace("/", "_")):
                 values[node.name] = _run(node, *(values[name] for name in node.inputs))
-        return {graph.output.name: values[graph.output.name]}
+        return {name: values[node] for name, node in graph.outputs.items()}
 
     return tf.function(run, input_signature=[signature]).get_concrete_function()
 
@@ -47,7 +47,7 @@ def _run(node: g.Node, *inputs: tf.Tensor) -> tf.Tensor:
             return tf.reshape(x, (-1, node.shape[0]))
         case g.Softmax():
             return tf.nn.softmax(x)
-    raise AssertionError(node)
+    raise g.no_form(node, "TensorFlow")
 
 
 def _conv(node: g.Conv, x: tf.Tensor) -> tf.Tensor:
@@ -55,7 +55,7 @@ def _conv(node: g.Conv, x: tf.Tensor) -> tf.Tensor:
     size, kernel = node.kernel.shape[0], node.kernel
     if node.padding == ((0, 0), (0, 0)):
         padding = "VALID"
-    elif node.padding == (_same(height, size, node.stride), _same(width, size, node.stride)):
+    elif node.padding == (g.same_padding(height, size, node.stride), g.same_padding(width, size, node.stride)):
         padding = "SAME"
     else:
         x, padding = tf.pad(x, ((0, 0), *node.padding, (0, 0))), "VALID"
@@ -66,12 +66,6 @@ def _conv(node: g.Conv, x: tf.Tensor) -> tf.Tensor:
         x = tf.nn.conv2d(x, kernel, node.stride, padding)
     x = tf.nn.bias_add(x, node.bias)
     return x if node.activation is None else ACTIVATIONS[node.activation](x)
-
-
-def _same(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """What TensorFlow pads for "SAME"."""
-    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-    return total // 2, total - total // 2
 
 
 def _hard_swish(x: tf.Tensor) -> tf.Tensor:

@@ -4,7 +4,7 @@ import contextlib
 import os
 import pathlib
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import flatbuffers
@@ -37,7 +37,7 @@ def convert(graph: g.Graph, about: About, *, quantize: str = "none") -> bytes:
         channel, activations quantised as they come.
     """
     model = run_converter(graph, _float16 if quantize == "float16" else lambda converter: None)
-    return finish(_dynamic(model) if quantize == "dynamic" else model, about)
+    return finish(_dynamic(model) if quantize == "dynamic" else model, graph.outputs, about)
 
 
 def _float16(converter: Any) -> None:
@@ -75,12 +75,16 @@ def run_converter(graph: g.Graph, configure: Callable[[Any], None]) -> bytes:
     return converter.convert()
 
 
-def finish(model: bytes, about: About) -> bytes:
-    """A converted model with readable names, metadata, the label file, and nothing that a delegate refuses."""
+def finish(model: bytes, outputs: Iterable[str], about: About) -> bytes:
+    """Returns a converted model with readable names, metadata, the label file, and nothing that a delegate refuses.
+
+    The model gives the results `outputs` in the order of their names, as the converter has them.
+    """
     tree = unpack(model)
     graph = tree.subgraphs[0]
-    pixels, scores = graph.tensors[graph.inputs[0]], graph.tensors[graph.outputs[0]]
-    pixels.name, scores.name = g.INPUT, about.output
+    graph.tensors[graph.inputs[0]].name = g.INPUT
+    for place, name in zip(graph.outputs, sorted(outputs), strict=True):
+        graph.tensors[place].name = name
     tree.description = about.description
     _dequantize_pixels(tree)
     buffer = schema.BufferT()
@@ -162,9 +166,9 @@ def pack(tree: schema.ModelT) -> bytes:
 
 
 class Runner:
-    """A TFLite file in LiteRT's interpreter: images [N, H, W, 3] -> scores [N, classes], one image at a time.
+    """A TFLite file in LiteRT's interpreter: images [N, H, W, 3] -> its results, one image at a time.
 
-    Of a quantised model the scores come as the real numbers that they stand for, and float images are quantised here.
+    Those of a quantised model come as the real numbers that they stand for, and float images are quantised here.
     """
 
     def __init__(self, path: str | os.PathLike, threads: int | None = None):
@@ -173,14 +177,16 @@ class Runner:
         self._model = pathlib.Path(path).read_bytes()  # mapped from the file, it would be locked on some systems
         self._interpreter = Interpreter(model_content=self._model, num_threads=threads)
         self._interpreter.allocate_tensors()
-        (self._input,), (self._output,) = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        (self._input,) = self._interpreter.get_input_details()
+        self._outputs = self._interpreter.get_output_details()
         with zipfile.ZipFile(path) as archive:
             self.about = from_json(archive.read(JSON_FILE))
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        return np.concatenate([self._run(image[None]) for image in images])
+    def __call__(self, images: np.ndarray) -> np.ndarray | dict[str, np.ndarray]:
+        rows = [self._run(image[None]) for image in images]
+        return g.results({name: np.concatenate([row[name] for row in rows]) for name in rows[0]})
 
-    def _run(self, image: np.ndarray) -> np.ndarray:
+    def _run(self, image: np.ndarray) -> dict[str, np.ndarray]:
         dtype = self._input["dtype"]
         if image.dtype != dtype:
             scale, zero = self._input["quantization"]
@@ -188,11 +194,14 @@ class Runner:
             image = np.clip(np.rint(image / scale) + zero, limits.min, limits.max).astype(dtype)
         self._interpreter.set_tensor(self._input["index"], image)
         self._interpreter.invoke()
-        scores = self._interpreter.get_tensor(self._output["index"])
-        if scores.dtype == np.float32:
-            return scores
-        scale, zero = self._output["quantization"]
-        return (scores.astype(np.float32) - zero) * np.float32(scale)
+        return {detail["name"]: self._result(detail) for detail in self._outputs}
+
+    def _result(self, detail: dict[str, Any]) -> np.ndarray:
+        values = self._interpreter.get_tensor(detail["index"])
+        if values.dtype == np.float32:
+            return values
+        scale, zero = detail["quantization"]
+        return (values.astype(np.float32) - zero) * np.float32(scale)
 
 
 def operations(model: bytes) -> list[str]:

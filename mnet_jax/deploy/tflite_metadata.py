@@ -10,7 +10,9 @@ import zipfile
 import flatbuffers
 import numpy as np
 
+from mnet_jax import tasks
 from mnet_jax.deploy.metadata import JSON_FILE, LABELS_FILE, ZIP_DATE, About
+from mnet_jax.tasks.output import Output
 
 BUFFER_NAME = "TFLITE_METADATA"
 IDENTIFIER = b"M001"
@@ -26,7 +28,7 @@ Value = int | bytes | np.ndarray | str | list | dict
 
 
 def build(about: About) -> bytes:
-    """The buffer for a model with one image as input and one row of scores as output."""
+    """Returns the buffer for a model of one image; its results, which the task describes, are in the order of names."""
     height, width = about.image_size
     uint8 = about.input == "uint8"
     mean, std = ((0.0,) * 3, (1.0,) * 3) if uint8 else (about.mean, about.std)
@@ -38,19 +40,13 @@ def build(about: About) -> bytes:
         4: [{0: _NORMALIZATION, 1: {0: mean, 1: std}}],
         5: {0: (255 - mean) / std, 1: (0 - mean) / std},
     }
-    scores = {
-        0: about.output.removesuffix("ies") + "y" if about.output == "probabilities" else "logits",
-        1: f"{about.output} of the {len(about.class_names)} classes",
-        3: {0: _FEATURE, 1: {}},
-        6: [{0: LABELS_FILE, 1: "Names of the classes, a line each", 2: _AXIS_LABELS}],
-    }
-    if about.output == "probabilities":
-        scores[5] = {0: np.ones(1, np.float32), 1: np.zeros(1, np.float32)}
+    described = tasks.face(about.task, "export").describe(about.output, about.class_names)
+    results = [_result(output) for _, output in sorted(described.items())]
     model = {
         0: f"MobileNet {about.model}",
         1: about.description,
         2: about.version,
-        3: [{2: [image], 3: [scores]}],
+        3: [{2: [image], 3: results}],
         4: f"mnet_jax, {about.source}",
         6: [{0: JSON_FILE, 1: "The same and more as JSON", 2: _DESCRIPTIONS}],
         7: _PARSER_VERSION,
@@ -58,6 +54,17 @@ def build(about: About) -> bytes:
     builder = flatbuffers.Builder(1024)
     builder.Finish(_write(builder, model), IDENTIFIER)
     return bytes(builder.Output())
+
+
+def _result(output: Output) -> dict[int, Value]:
+    """The table TensorMetadata of one result."""
+    table = {0: output.title, 1: output.text, 3: {0: _FEATURE, 1: {}}}
+    if output.per_class:
+        table[6] = [{0: LABELS_FILE, 1: "Names of the classes, a line each", 2: _AXIS_LABELS}]
+    if output.range is not None:
+        low, high = output.range
+        table[5] = {0: np.full(1, high, np.float32), 1: np.full(1, low, np.float32)}
+    return table
 
 
 def _write(builder: flatbuffers.Builder, table: dict[int, Value]) -> int:

@@ -68,19 +68,7 @@ class MobileNet(nn.Module):
           images: float [N, H, W, 3], normalised, any size from 32.
           train: whether norms use the batch's statistics, and blocks are dropped.
         """
-        plan = self.plan
-        if images.ndim != 4 or images.shape[-1] != 3 or not jnp.issubdtype(images.dtype, jnp.floating):
-            raise ValueError(
-                f"images must be floating point [N, height, width, 3], normalised; got {images.dtype} {images.shape}"
-            )
-        strides = {name: stride for stride, name in plan.map_blocks}
-        maps = {}
-        x = self.stem(images, train=train)
-        for block in plan.blocks:
-            x = getattr(self, block.name)(x, train=train)
-            if block.name in strides:
-                maps[strides[block.name]] = x
-        return maps
+        return self._run_blocks(images, train=train)[0]
 
     def embed(self, images: jax.Array, *, train: bool = False) -> jax.Array:
         """Returns one vector an image, float32 [N, `plan.embedding_features`].
@@ -92,7 +80,7 @@ class MobileNet(nn.Module):
           images: as those of `maps`.
           train: the same.
         """
-        x = self.maps(images, train=train)[self.plan.map_blocks[-1][0]]
+        _, x = self._run_blocks(images, train=train)
         if self.plan.last_conv is not None:
             x = self.last_conv(x, train=train)
         x = x.mean((1, 2), dtype=jnp.float32)
@@ -110,3 +98,19 @@ class MobileNet(nn.Module):
         """Returns what the layers of this network are told; `dtype`: of layers that compute in another one."""
         compute = self.compute if dtype is None else dataclasses.replace(self.compute, dtype=dtype)
         return Shared.of(self.plan, compute)
+
+    def _run_blocks(self, images: jax.Array, *, train: bool) -> tuple[dict[int, jax.Array], jax.Array]:
+        """Returns (the maps by stride, what the last block gives)."""
+        plan = self.plan
+        if images.ndim != 4 or images.shape[-1] != 3 or not jnp.issubdtype(images.dtype, jnp.floating):
+            raise ValueError(
+                f"images must be floating point [N, height, width, 3], normalised; got {images.dtype} {images.shape}"
+            )
+        strides = {name: stride for stride, name in plan.map_blocks}
+        maps = {}
+        x = self.stem(images, train=train)
+        for block in plan.blocks:
+            x = getattr(self, block.name)(x, train=train)
+            if block.name in strides:
+                maps[strides[block.name]] = x
+        return maps, x

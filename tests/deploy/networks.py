@@ -2,8 +2,11 @@
 
 import numpy as np
 
+from mnet_jax.deploy import fold as folding
 from mnet_jax.deploy.metadata import About
 from mnet_jax.models.variables import list_variables
+from mnet_jax.tasks.classification import export
+from mnet_jax.tasks.classification.network import Classifier
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
@@ -16,6 +19,11 @@ _UNIFORM = {
     "mean": (-0.5, 0.5),
     "layer_scale": (0.05, 0.2),
 }
+
+
+def fold(plan, variables, *, output="logits", **options):
+    """The graph of a classifier."""
+    return folding.fold(plan, variables, lambda graph: export.head(graph, Classifier(plan), output), **options)
 
 
 def random_variables(plan, seed=0):

@@ -3,10 +3,9 @@
 import jax
 import numpy as np
 import pytest
-from networks import MEAN, STD, normalized, random_images, random_variables
+from networks import MEAN, STD, fold, normalized, random_images, random_variables
 
 from mnet_jax.deploy import graph as g
-from mnet_jax.deploy.fold import fold
 from mnet_jax.deploy.interpret import interpret
 from mnet_jax.tasks.classification.network import create_model
 
@@ -40,9 +39,10 @@ def test_a_graph_holds_only_what_inference_needs():
         assert seen.issuperset(node.inputs)
         seen.add(node.name)
     assert all(graph.readers(name) for name in names[:-1])
-    norms = [node for node in graph.convs() if node.name.endswith("/norm")]
+    norms = [node for node in graph.nodes if node.name.endswith("/norm")]
     assert [node.shape[:2] for node in norms] == [(4, 4)] * 4  # only where keys and values come from padded maps
-    assert isinstance(graph.output, g.Softmax)
+    assert graph.outputs == {"probabilities": names[-1]}
+    assert isinstance(graph.nodes[-1], g.Softmax)
 
 
 def test_shapes_in_the_graph_are_those_of_the_results():
@@ -69,8 +69,8 @@ def test_symmetric_padding_reaches_no_further_than_the_last_window():
     [
         ({"image_size": 31}, "at least 32 pixels"),
         ({"image_size": (64, 64, 3)}, "or two, got"),
-        ({"input": "int8"}, "input must be uint8 or float"),
-        ({"output": "labels"}, "output must be probabilities or logits"),
+        ({"input": "int8"}, "unknown input 'int8'; choose one of: uint8, float"),
+        ({"output": "labels"}, "unknown output 'labels'; choose one of: probabilities, logits"),
     ],
 )
 def test_what_cannot_be_folded_is_refused(arguments, message):

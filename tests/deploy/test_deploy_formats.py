@@ -10,10 +10,9 @@ import numpy as np
 import onnx
 import pytest
 from ai_edge_litert import schema_py_generated as schema
-from networks import MEAN, STD, about, normalized, random_images, random_variables
+from networks import MEAN, STD, about, fold, normalized, random_images, random_variables
 
 from mnet_jax.deploy import formats, stablehlo, tflite, tflite_metadata
-from mnet_jax.deploy.fold import fold
 from mnet_jax.deploy.interpret import interpret
 from mnet_jax.files import check_writable, placed
 from mnet_jax.tasks.classification.network import create_model

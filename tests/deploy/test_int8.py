@@ -7,11 +7,11 @@ import pytest
 
 pytest.importorskip("ai_edge_litert")
 
-from mnet_jax.commands import calibration
+from networks import fold
+
 from mnet_jax.deploy import edgetpu, tflite
 from mnet_jax.deploy import graph as g
-from mnet_jax.deploy.fold import fold
-from mnet_jax.deploy.int8 import ranges, rewrite, write
+from mnet_jax.deploy.int8 import calibration, ranges, rewrite, write
 from mnet_jax.deploy.interpret import interpret
 from mnet_jax.deploy.metadata import About
 from mnet_jax.models.fake_quantization import round_between, round_kernel

@@ -346,5 +346,5 @@ def test_public_names_are_lazy_and_helpful():
         AttributeError, match="create_model, export, list_models, load_checkpoint, load_exported, load_pretrained"
     ):
         mnet_jax.make_model  # noqa: B018
-    with pytest.raises(AttributeError, match="create_model"):
+    with pytest.raises(AttributeError, match="MobileNet, list_models"):
         mnet_jax.models.make_model  # noqa: B018

@@ -12,12 +12,11 @@ import sys
 import jax
 import numpy as np
 
-from mnet_jax.deploy.fold import fold
 from mnet_jax.deploy.interpret import interpret
 from mnet_jax.tasks.classification.network import create_model
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "deploy"))
-from networks import MEAN, STD, normalized, random_images, random_variables
+from networks import MEAN, STD, fold, normalized, random_images, random_variables
 
 MODELS = ("v1", "v2", "v3_small", "v3_large")
 DRAWS = 3

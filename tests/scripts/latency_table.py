@@ -11,15 +11,14 @@ import tempfile
 
 import jax
 
-from mnet_jax.commands.export import file_size
 from mnet_jax.deploy import formats
-from mnet_jax.deploy.fold import fold
+from mnet_jax.deploy.formats import file_size
 from mnet_jax.deploy.int8.quantize import int8_model
 from mnet_jax.measuring import clock
 from mnet_jax.tasks.classification.network import create_model
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "deploy"))
-from networks import MEAN, STD, about, normalized, random_images, random_variables
+from networks import MEAN, STD, about, fold, normalized, random_images, random_variables
 
 ROUNDS, SECONDS = 3, 1.0
 

@@ -13,11 +13,10 @@ import jax
 import numpy as np
 
 from mnet_jax.deploy import formats, tflite
-from mnet_jax.deploy.fold import fold
 from mnet_jax.tasks.classification.network import create_model
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "deploy"))
-from networks import MEAN, STD, about, normalized, random_images, random_variables
+from networks import MEAN, STD, about, fold, normalized, random_images, random_variables
 
 MODELS = (
     "v1",

@@ -10,11 +10,11 @@ import argparse
 import jax
 import numpy as np
 
-from mnet_jax.commands import arguments, calibration
-from mnet_jax.commands.export import prepare
+from mnet_jax.commands import arguments
 from mnet_jax.data import catalog, pipeline
 from mnet_jax.deploy import tflite
-from mnet_jax.deploy.int8 import quantize, ranges, rewrite
+from mnet_jax.deploy.export import build_graph
+from mnet_jax.deploy.int8 import calibration, quantize, ranges, rewrite
 from mnet_jax.trained import build_model, build_task
 
 
@@ -73,9 +73,9 @@ def main():
     show("JAX, float32", reference)
     fixed = {"input": "uint8", "output": "logits", "image_size": None, "date": None}
     for kind in () if args.int8_only else ("none", "float16", "dynamic"):
-        graph, about = prepare(trained, quantize=kind, **fixed)
+        graph, about = build_graph(trained, quantize=kind, **fixed)
         check(f"TFLite, {'float32' if kind == 'none' else kind}", tflite.convert(graph, about, quantize=kind))
-    graph, about = prepare(trained, quantize="int8", **fixed)
+    graph, about = build_graph(trained, quantize="int8", **fixed)
     if ranges.learnt(rewrite.rewrite(graph), trained.variables["batch_stats"]):
         check(
             "TFLite, int8, ranges learnt in training",

@@ -72,6 +72,8 @@ def rewrite(source: g.Graph) -> Int8Graph:
             case _:  # Mean, Flatten, Softmax
                 nodes.append(node)
                 factors[node.name] = first
+    if scaled := [name for name, node in source.outputs.items() if factors[node] != 1.0]:
+        raise ValueError(f"int8 gives results of linear layers only, not {', '.join(scaled)}, which a hard swish makes")
     return Int8Graph(dataclasses.replace(source, nodes=tuple(nodes)), factors, grey)
 
 
@@ -82,6 +84,7 @@ def _scale(nodes: list[g.Node], source: g.Graph, factors: dict[str, float], name
     assert isinstance(conv, g.Conv)
     assert conv.activation is None
     assert len(source.readers(name)) == 1
+    assert name not in source.outputs.values()
     ratio = factor / factors[name]
     nodes[place] = dataclasses.replace(
         conv, kernel=(conv.kernel * ratio).astype(np.float32), bias=(conv.bias * ratio).astype(np.float32)

@@ -32,11 +32,11 @@ _VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "ADD": 2, "MUL": 2, "MEAN": 2
 
 
 def convert(target: Int8Graph, ranges: Ranges, about: About, moments: Mapping[str, Moments] | None = None) -> bytes:
-    """The model for one image: uint8 pixels [1, H, W, 3] in, int8 scores [1, classes] out, with metadata.
+    """Returns the model for one image: uint8 pixels [1, H, W, 3] in, int8 results [1, ...] out, with metadata.
 
     `moments` are those of the layers' inputs, for how their weights are rounded; None: to the nearest.
     """
-    return finish(_Writer(target, ranges, moments or {}).model(), about)
+    return finish(_Writer(target, ranges, moments or {}).model(), target.graph.outputs, about)
 
 
 def scale_and_zero(low: float, high: float) -> tuple[float, int]:
@@ -77,7 +77,8 @@ class _Writer:
         self._places[g.INPUT] = pixels
         for node in self._graph.nodes:
             self._add(node)
-        self._subgraph.inputs, self._subgraph.outputs = [pixels], [self._places[self._graph.output.name]]
+        results = [self._places[node] for _, node in sorted(self._graph.outputs.items())]
+        self._subgraph.inputs, self._subgraph.outputs = [pixels], results
         self._tree.subgraphs = [self._subgraph]
         return pack(self._tree)
 
@@ -122,6 +123,8 @@ class _Writer:
                 options = schema.SoftmaxOptionsT()
                 options.beta = 1.0
                 self._operator("SOFTMAX", options, self._inputs(node), node)
+            case _:
+                raise g.no_form(node, "TFLite in int8")
 
     def _conv(self, node: g.Conv) -> None:
         source, padding = node.inputs[0], node.padding
@@ -130,7 +133,7 @@ class _Writer:
         place = self._places[source]
         if padding == ((0, 0), (0, 0)):
             scheme = schema.Padding.VALID
-        elif padding == (_same(height, size, stride), _same(width, size, stride)):
+        elif padding == (g.same_padding(height, size, stride), g.same_padding(width, size, stride)):
             scheme = schema.Padding.SAME
         else:
             place, scheme = self._pad(node, place), schema.Padding.VALID
@@ -222,9 +225,3 @@ class _Writer:
         operator.builtinOptionsType = getattr(schema.BuiltinOptions, type(options).__name__.removesuffix("T"))
         operator.builtinOptions = options
         self._subgraph.operators.append(operator)
-
-
-def _same(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """What TFLite pads for SAME."""
-    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-    return total // 2, total - total // 2

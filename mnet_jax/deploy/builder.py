@@ -1,0 +1,128 @@
+"""Builds the nodes of a graph from plans and variables: what folding a block, a norm or a task's head is written with.
+
+Products are formed in float64 and rounded once.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from mnet_jax.deploy import graph as g
+from mnet_jax.deploy.norms import NORMS
+from mnet_jax.models import plans
+
+Scope = tuple[str, ...]
+
+
+class Builder:
+    """Collects nodes; every method that adds some returns the name of the one that it adds last."""
+
+    def __init__(self, plan: plans.ModelPlan, variables: Mapping[str, Mapping], input_shape: tuple[int, ...]):
+        self.plan = plan
+        self.nodes: list[g.Node] = []
+        self.shapes: dict[str, tuple[int, ...]] = {g.INPUT: input_shape}  # of nodes' results, without the batch
+        self._variables = variables
+
+    def value(self, collection: str, scope: Scope, leaf: str) -> np.ndarray:
+        """Returns a variable, float64."""
+        value = self._variables[collection]
+        for name in (*scope, leaf):
+            value = value[name]
+        return np.asarray(value, np.float64)
+
+    def add(self, kind: type[g.Node], name: str, inputs: tuple[str, ...], shape: tuple[int, ...], **fields) -> str:
+        """Adds a node of any kind."""
+        self.nodes.append(kind(name=name, inputs=inputs, shape=shape, **fields))
+        self.shapes[name] = shape
+        return name
+
+    def mean(self, name: str, x: str) -> str:
+        """Adds the average over all positions, [1, 1, C]."""
+        return self.add(g.Mean, name, (x,), (1, 1, self.shapes[x][-1]))
+
+    def flatten(self, name: str, x: str) -> str:
+        """Adds [1, 1, C] -> [C]."""
+        return self.add(g.Flatten, name, (x,), self.shapes[x][-1:])
+
+    def softmax(self, name: str, x: str) -> str:
+        """Adds the probabilities of logits [C]."""
+        return self.add(g.Softmax, name, (x,), self.shapes[x])
+
+    def conv(
+        self,
+        layer: plans.ConvPlan,
+        x: str,
+        scope: Scope = (),
+        *,
+        before: np.ndarray | None = None,
+        before_bias: np.ndarray | None = None,
+        after: np.ndarray | float = 1.0,
+    ) -> str:
+        """Adds a convolution of x * before + before_bias, whose result (before the activation) is times `after`."""
+        scope = (*scope, layer.name)
+        kernel = self.value("params", scope, layer.kernel_name)
+        if layer.kernel == 1 and not layer.depthwise:
+            kernel = kernel[None, None]
+        bias = np.zeros(layer.features)
+        if layer.bias:
+            bias = self.value("params", scope, "bias")
+        if before is not None:
+            kernel = kernel * np.reshape(before, (-1, 1))
+        if before_bias is not None:  # only a pointwise layer, which has no padding
+            bias = bias + before_bias @ self.value("params", scope, layer.kernel_name)
+        name, activation, norm = "/".join(scope), layer.activation, NORMS[type(self.plan.norm)]
+        if layer.norm and norm.affine is None:
+            x = self._conv(layer, f"{name}/product", x, kernel, bias, None)
+            return norm.nodes(self, self.plan.norm, x, (*scope, "norm"), name, activation=activation, after=after)
+        if layer.norm:
+            scale, shift = norm.affine(self, self.plan.norm, (*scope, "norm"))
+            kernel, bias = kernel * scale, bias * scale + shift
+        kernel, bias = kernel * after, bias * after
+        if activation == "hard_sigmoid":
+            activation, bias = "relu6", bias + 3.0  # whoever reads it divides by 6
+        return self._conv(layer, name, x, kernel, bias, activation)
+
+    def affine(self, layer: plans.NormPlan, scope: Scope) -> tuple[np.ndarray, np.ndarray] | None:
+        """Returns the (scale, shift) that a norm alone comes to, float64 [C]; None where its kind has no such thing."""
+        find = NORMS[type(self.plan.norm)].affine
+        return None if find is None else find(self, self.plan.norm, (*scope, layer.name))
+
+    def norm(self, layer: plans.NormPlan, x: str, scope: Scope) -> str:
+        """Adds a norm alone: as a depthwise 1x1 convolution, or as the nodes of its kind."""
+        scope, affine = (*scope, layer.name), self.affine(layer, scope)
+        if affine is None:
+            nodes = NORMS[type(self.plan.norm)].nodes
+            return nodes(self, self.plan.norm, x, scope, "/".join(scope), activation=None, after=1.0)
+        scale, shift = affine
+        return self.add(
+            g.Conv,
+            "/".join(scope),
+            (x,),
+            self.shapes[x],
+            kernel=scale.astype(np.float32)[None, None, None],
+            bias=shift.astype(np.float32),
+            depthwise=True,
+        )
+
+    def _conv(
+        self, layer: plans.ConvPlan, name: str, x: str, kernel: np.ndarray, bias: np.ndarray, activation: str | None
+    ) -> str:
+        size = self.shapes[x][:2]
+        return self.add(
+            g.Conv,
+            name,
+            (x,),
+            (*layer.output_size(size), layer.features),
+            kernel=kernel.astype(np.float32),
+            bias=bias.astype(np.float32),
+            stride=layer.stride,
+            padding=tuple(self._padding(side, layer) for side in size),
+            activation=activation,
+            depthwise=layer.depthwise,
+        )
+
+    def _padding(self, size: int, layer: plans.ConvPlan) -> tuple[int, int]:
+        """Zeros that a window really covers: PyTorch's symmetric ones reach beyond the last window at stride 2."""
+        low, high = plans.explicit_padding(self.plan.padding, size, layer.kernel, layer.stride)
+        used = (plans.output_size(size, layer.stride) - 1) * layer.stride + layer.kernel
+        return low, min(high, max(used - low - size, 0))
