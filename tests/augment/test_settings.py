@@ -7,8 +7,8 @@ import re
 import pytest
 
 from mnet_jax.augment.settings import Augmentation
-from mnet_jax.config import RANGES, validate
-from mnet_jax.schema import get_config
+from mnet_jax.config import validate
+from mnet_jax.schema import RANGES, get_config
 
 
 def test_the_schema_and_the_record_have_the_same_fields_and_defaults():
