@@ -22,7 +22,7 @@ ARROWS = {  # room -> other rooms, or single files of them, that it may use
     "pretrained": ("models", "trained", "data.catalog"),
     "deploy": ("models", "tasks", "trained", "data"),
     "training": ("data", "models", "tasks", "trained", "pretrained"),
-    "measuring": ("models", "training.parallel"),
+    "measuring": ("models", "pretrained.accuracies", "training.parallel"),
     "commands": ("data", "models", "augment", "tasks", "trained", "pretrained", "deploy", "training", "measuring"),
 }
 # Libraries that only some rooms or files may import; what is not listed is everybody's.

@@ -10,7 +10,7 @@ from mnet_jax.models.tables import SPECS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """It has none of its own."""
+    """Adds nothing: the command has no arguments of its own."""
 
 
 def run(args: argparse.Namespace, out: TextIO) -> int:

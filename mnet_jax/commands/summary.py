@@ -10,7 +10,7 @@ from mnet_jax.models.tables import find_spec
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which network to show."""
+    """Adds which network to show."""
     parser.add_argument("name", metavar="NAME", help="one of `mnet models`")
     parser.add_argument("--width", type=float, default=1.0, help="width multiplier (default: 1.0)")
     parser.add_argument(
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
 
 
 def image_size(text: str) -> int | tuple[int, int]:
-    """A command line's image size, in pixels: "224" or "160x192" (height first)."""
+    """Returns the pixels that a command line says: 224 of "224", (160, 192) of "160x192", height first."""
     parts = text.lower().split("x")
     if not all(part.isdigit() and int(part) > 0 for part in parts) or len(parts) > 2:
         raise argparse.ArgumentTypeError(f"must be a number of pixels or HEIGHTxWIDTH, got {text!r}")

@@ -12,7 +12,7 @@ from mnet_jax.pretrained.sources import CATALOGUE, Source
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which of them."""
+    """Adds which of them to show."""
     parser.add_argument(
         "words", nargs="*", metavar="WORD", help="only names that contain all of these, such as v4 timm"
     )
@@ -23,24 +23,24 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     found = [source for source in CATALOGUE.values() if all(word in source.name for word in args.words)]
     if not found:
         raise ValueError(f"no published weights whose name contains {' and '.join(args.words)}; mnet weights shows all")
-    rows = [row(source) for source in found]
+    rows = [_row(source) for source in found]
     if args.json:
         print(json.dumps(rows, indent=2), file=out)
         return 0
     width = max(len(row["name"]) for row in rows)
     print(f"{'name':<{width}}  {'model':<26}  {'pixels':>6}  {'parameters':>10}  {'top-1':>6}  {'top-5':>6}", file=out)
-    for row_ in rows:
-        model = f"{row_['model']} x{row_['width']:g}"
+    for row in rows:
+        model = f"{row['model']} x{row['width']:g}"
         print(
-            f"{row_['name']:<{width}}  {model:<26}  {row_['image_size']:>6}  {row_['params']:>10,}  "
-            f"{_percent(row_['top1']):>6}  {_percent(row_['top5']):>6}",
+            f"{row['name']:<{width}}  {model:<26}  {row['image_size']:>6}  {row['params']:>10,}  "
+            f"{_percent(row['top1']):>6}  {_percent(row['top5']):>6}",
             file=out,
         )
     return 0
 
 
-def row(source: Source) -> dict[str, object]:
-    """One entry of the catalogue, with the parameters that its plan comes to."""
+def _row(source: Source) -> dict[str, object]:
+    """Returns one entry of the catalogue by column, with the parameters that its plan comes to."""
     plan = resolve(
         SPECS[source.model],
         num_classes=source.num_classes,
