@@ -13,7 +13,7 @@ from typing import TextIO
 
 import numpy as np
 
-from mnet_jax.commands import embedding
+from mnet_jax.commands.features import add_model_and_folder, embed
 
 _TEMPERATURE = 0.07
 _AT_ONCE = 1024  # images compared with all of training at a time
@@ -21,7 +21,7 @@ _AT_ONCE = 1024  # images compared with all of training at a time
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which model, which folder, how many neighbours."""
-    embedding.add_arguments(parser)
+    add_model_and_folder(parser)
     parser.add_argument(
         "--k", type=int, nargs="+", default=[1, 5, 20], metavar="K", help="numbers of neighbours (default: 1 5 20)"
     )
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     """Prints a table."""
     if min(args.k) < 1:
         raise ValueError(f"--k {min(args.k)}: at least one neighbour expected")
-    found = embedding.load(args, classes=True)
+    found = embed(args, classes=True)
     held_out = next(split for split in dict.fromkeys(found.splits.tolist()) if split != "train")
     train, test = found.of("train"), found.of(held_out)
     sizes = {"train": len(train[1]), held_out: len(test[1])}
