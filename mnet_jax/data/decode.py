@@ -1,75 +1,113 @@
-"""Host side: encoded bytes -> cropped, flipped, resized uint8. Functions of tensors run eagerly and inside tf.data.
+"""Host side: encoded bytes -> cropped, flipped, resized uint8, with the Crop that tells how. In tf.data, and eagerly.
 
 JPEG (also greyscale, CMYK and progressive), PNG (also 16 bits, palettes), GIF (its first frame), BMP and WebP, told
 apart by their bytes, not by their names. Transparency is dropped, as in the loaders of torchvision and timm.
+
+Most images of a large set are upright JPEGs. What to decode of them is planned for many at once (`Decoder.plan`, from
+their headers), and each then takes a short way (`Decoder.pixels`); all others take the general way, one at a time. Both
+give the same pixels.
 """
+
+from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import ml_collections
 import numpy as np
 
-from mnet_jax.data import check, crop, exif, header, order
-from mnet_jax.data.host import tf
+from mnet_jax import config
+from mnet_jax.data import croppers, formats, jpeg, order
+from mnet_jax.data.crop import Crop
+from mnet_jax.data.croppers import Cropper, Cut
+from mnet_jax.data.tensorflow_setup import graph_function, in_parallel, tf
 
-_JPEG = b"\xff\xd8\xff"
+Example = dict[str, Any]  # contents, index, key (in training), annotations {name: parts}; in a chunk [n, ...] each
 _REDUCTIONS = (1, 2, 4, 8)  # the JPEG decoder shrinks by these while it decodes
 
 
-def decode(contents: tf.Tensor, box: crop.Box, reduce_to: tuple[int, int] | None = None) -> tf.Tensor:
-    """Encoded image (scalar string) -> the part of it that `box` chooses, upright, uint8 [h, w, 3].
+# --- One image, the general way ---
 
-    Of a JPEG nothing but that part is decoded, with the same pixels as if it were cut from the whole. With `reduce_to`
-    (height, width) a JPEG comes out 2, 4 or 8 times smaller where both sides stay at least so long: in training, what
-    is shrunk afterwards anyway need not be decoded.
+
+def decode(
+    contents: tf.Tensor, box: Callable[[tf.Tensor], tf.Tensor], reduce_to: tuple[int, int] | None = None
+) -> tf.Tensor:
+    """Returns the part of an encoded image (scalar string) that `box` chooses, upright, uint8 [h, w, 3].
+
+    Args:
+      contents: the file.
+      box: from height and width, int32 [2], to (y, x, height, width), int32 [4].
+      reduce_to: (height, width); with it a JPEG comes out 2, 4 or 8 times smaller where both sides stay at least so
+        long: what is shrunk afterwards anyway need not be decoded.
+    """
+    place = tf.constant([0, 0, *(reduce_to or (0, 0))])
+    return _cut_out(contents, lambda shape: Cut(box(shape), place), smaller=reduce_to is not None)[0]
+
+
+def _cut_out(
+    contents: tf.Tensor, cut: Callable[[tf.Tensor], Cut], *, smaller: bool
+) -> tuple[tf.Tensor, Cut, tf.Tensor]:
+    """Returns the pixels uint8 [h, w, 3] of a part of an image, the cut, and the picture's height and width.
+
+    Of a JPEG nothing but that part is decoded, with the same pixels as if it were cut from the whole. Where it is
+    decoded smaller (not below the size of its place), the part in the cut that comes back is what the pixels show: it
+    begins and ends where the blocks do.
     """
 
-    def jpeg() -> tf.Tensor:
+    def from_jpeg() -> tuple[tf.Tensor, ...]:
         shape = tf.io.extract_jpeg_shape(contents)[:2]
-        orientation = exif.orientation(contents)
+        orientation = jpeg.orientation(contents)
         upright = orientation == 1
-        window = box(tf.cond(upright, lambda: shape, lambda: exif.upright_shape(shape, orientation)))
-        ratio = 1 if reduce_to is None else _reduction(window[2:], reduce_to)
-        stored = tf.cond(upright, lambda: window, lambda: exif.stored_box(window, shape, orientation))
+        picture_size = tf.cond(upright, lambda: shape, lambda: jpeg.upright_shape(shape, orientation))
+        part, place = cut(picture_size)
+        ratio = _reduction(part[2:], place[2:]) if smaller else 1
+        stored = tf.cond(upright, lambda: part, lambda: jpeg.stored_box(part, shape, orientation))
         image = _jpeg_part(contents, shape, stored, ratio)
-        return tf.cond(upright, lambda: image, lambda: exif.make_upright(image, orientation))
+        image = tf.cond(upright, lambda: image, lambda: jpeg.make_upright(image, orientation))
+        if smaller:
+            shown = stored // ratio * ratio
+            part = tf.cond(upright, lambda: shown, lambda: jpeg.upright_box(shown, shape, orientation))
+        return image, part, place, picture_size
 
-    def other() -> tf.Tensor:
+    def from_other() -> tuple[tf.Tensor, ...]:
         image = tf.io.decode_image(contents, channels=3, expand_animations=False)
-        window = box(tf.shape(image)[:2])
-        return tf.slice(image, tf.concat([window[:2], [0]], 0), tf.concat([window[2:], [3]], 0))
+        picture_size = tf.shape(image)[:2]
+        part, place = cut(picture_size)
+        image = tf.slice(image, tf.concat([part[:2], [0]], 0), tf.concat([part[2:], [3]], 0))
+        return image, part, place, picture_size
 
-    image = tf.cond(tf.strings.substr(contents, 0, 3) == _JPEG, jpeg, other)
+    is_jpeg = tf.strings.substr(contents, 0, len(jpeg.MAGIC)) == jpeg.MAGIC
+    image, part, place, picture_size = tf.cond(is_jpeg, from_jpeg, from_other)
     image.set_shape([None, None, 3])
-    return image
+    return image, Cut(part, place), picture_size
 
 
-def _reduction(size: tf.Tensor, reduce_to: tuple[int, int]) -> tf.Tensor:
-    """The largest of `_REDUCTIONS` that leaves `size` (height, width) at least `reduce_to`; leading axes are kept."""
-    fits = tf.reduce_min(size // tf.constant(reduce_to), -1, keepdims=True) >= _REDUCTIONS
+def _reduction(size: tf.Tensor, reduce_to: tf.Tensor | tuple[int, int]) -> tf.Tensor:
+    """Returns the largest of `_REDUCTIONS` that leaves `size` (height, width) [..., 2] at least `reduce_to`, [...]."""
+    fits = tf.reduce_min(size // tf.convert_to_tensor(reduce_to), -1, keepdims=True) >= _REDUCTIONS
     return tf.reduce_max(tf.where(fits, _REDUCTIONS, 1), -1)
 
 
 def _jpeg_part(contents: tf.Tensor, shape: tf.Tensor, box: tf.Tensor, ratio: tf.Tensor | int) -> tf.Tensor:
-    """The box of a JPEG as stored, smaller by one of `_REDUCTIONS`."""
+    """Returns the box of a JPEG as stored, smaller by one of `_REDUCTIONS`."""
     size = tf.maximum(box[2:] // ratio, 1)
     window, begin = _with_margin(-(-shape // ratio), tf.concat([box[:2] // ratio, size], 0))
 
-    def smaller() -> tf.Tensor:
+    def reduced() -> tf.Tensor:
         ways = [lambda r=r: _decode_window(contents, window, r) for r in _REDUCTIONS[1:]]
         return tf.switch_case(ratio // 4, ways)  # 2, 4, 8 -> 0, 1, 2
 
     def unreduced() -> tf.Tensor:
         return _decode_window(contents, window, 1)
 
-    part = unreduced() if isinstance(ratio, int) else tf.cond(ratio == 1, unreduced, smaller)
+    part = unreduced() if isinstance(ratio, int) else tf.cond(ratio == 1, unreduced, reduced)
     return tf.slice(part, tf.pad(begin, [[0, 1]]), tf.pad(size, [[0, 1]], constant_values=3))
 
 
 def _with_margin(shape: tf.Tensor, box: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Boxes int32 [..., 4] with one pixel more on each side, and where in it they begin, [..., 2].
+    """Returns boxes int32 [..., 4] with one pixel more on each side, and where in it they begin, [..., 2].
 
     Colour is stored at half resolution and interpolated from its neighbours.
     """
@@ -86,135 +124,177 @@ def _decode_window(contents: tf.Tensor, window: tf.Tensor, ratio: int) -> tf.Ten
     )
 
 
-def resize(image: tf.Tensor, image_size: tuple[int, int], interpolation: str, antialias_above: float) -> tf.Tensor:
-    """uint8 [h, w, 3] -> uint8 [*image_size, 3]; unchanged if it has that size.
+def resize(
+    image: tf.Tensor, image_size: tuple[int, int] | tf.Tensor, interpolation: str, antialias_above: float
+) -> tf.Tensor:
+    """Returns an image uint8 [h, w, 3] as uint8 [*image_size, 3]; unchanged if it has that size.
 
-    An image that shrinks by more than `antialias_above` in height or width is filtered, as Pillow, torchvision and timm
-    do it; up to there it is sampled as TensorFlow's training pipelines do, in a third of the time.
+    It is filtered where it shrinks by more than `antialias_above`; see `Cropper.antialias_above`.
     """
-    shape = tf.shape(image)[:2]
+    shape, target = tf.shape(image)[:2], tf.convert_to_tensor(image_size)
     image = tf.cond(
-        tf.reduce_all(shape == tf.constant(image_size)),
+        tf.reduce_all(shape == target),
         lambda: image,
         lambda: tf.cond(
-            _shrinks(shape, image_size, antialias_above),
-            lambda: _resized(image, image_size, interpolation, antialias=True),
-            lambda: _resized(image, image_size, interpolation, antialias=False),
+            _shrinks(shape, target, antialias_above),
+            lambda: _resized(image, target, interpolation, antialias=True),
+            lambda: _resized(image, target, interpolation, antialias=False),
         ),
     )
-    return tf.ensure_shape(image, [*image_size, 3])
+    return tf.ensure_shape(image, [*(image_size if isinstance(image_size, tuple) else (None, None)), 3])
 
 
-def _shrinks(shape: tf.Tensor, image_size: tuple[int, int], by_more_than: float) -> tf.Tensor:
-    """Whether images of these shapes, int32 [..., 2], are resized to so much less, bool [...]."""
-    limit = by_more_than * tf.constant(image_size, tf.float32)
+def _shrinks(shape: tf.Tensor, image_size: tuple[int, int] | tf.Tensor, by_more_than: float) -> tf.Tensor:
+    """Returns whether images of these shapes, int32 [..., 2], are resized to so much less, bool [...]."""
+    limit = by_more_than * tf.cast(image_size, tf.float32)
     return tf.reduce_any(tf.cast(shape, tf.float32) > limit, -1)
 
 
-def _resized(image: tf.Tensor, image_size: tuple[int, int], interpolation: str, antialias: bool) -> tf.Tensor:
+def _resized(
+    image: tf.Tensor, image_size: tuple[int, int] | tf.Tensor, interpolation: str, antialias: bool
+) -> tf.Tensor:
     scaled = tf.image.resize(image, image_size, interpolation, antialias=antialias) + 0.5
     # Bilinear values stay within those of the image; cubic ones do not.
     return tf.cast(scaled, tf.uint8) if interpolation == "bilinear" else tf.saturate_cast(scaled, tf.uint8)
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
+def _put(image: tf.Tensor, place: tf.Tensor, size: tuple[int, int], fill: tuple[int, int, int]) -> tf.Tensor:
+    """Returns an output uint8 [*size, 3] of the colour `fill` with an image, as large as its place, in that place."""
+    begin = tf.maximum(-place[:2], 0)
+    low = tf.maximum(place[:2], 0)
+    extent = tf.minimum(place[:2] + place[2:], size) - low
+    pads = tf.pad(tf.stack([low, size - low - extent], 1), [[0, 1], [0, 0]])
+    seen = tf.slice(image, tf.pad(begin, [[0, 1]]), tf.pad(extent, [[0, 1]], constant_values=3))
+    if any(fill):
+        return tf.pad(seen - tf.constant(fill, tf.uint8), pads) + tf.constant(fill, tf.uint8)  # modulo 256
+    return tf.pad(seen, pads)
+
+
+# --- Many images: planned together, decoded one by one ---
+
+
+class DecodePlan(NamedTuple):
     """What can be said about n images before any is decoded, in operations that work on all of them together."""
 
     way: tf.Tensor  # int32 [n]: the general way, or for upright JPEGs decoded at their own size a short one
     window: tf.Tensor  # int32 [n, 4]: what to decode, with a margin
     begin: tf.Tensor  # int32 [n, 3]: where in it the crop begins
     extent: tf.Tensor  # int32 [n, 3]: the crop's size
-
-    def __iter__(self) -> Iterator[tf.Tensor]:
-        return iter((self.way, self.window, self.begin, self.extent))
+    picture_size: tf.Tensor  # int32 [n, 2]: height and width; right where the way is a short one
 
 
-_GENERAL, _SAMPLED, _FILTERED = 0, 1, 2  # ways; see `resize` for the last two
+_GENERAL, _SAMPLED, _FILTERED = 0, 1, 2  # ways; see `Cropper.antialias_above` for the last two
 
 
-def _plan(found: header.Headers, box: tf.Tensor, size: tuple[int, int], antialias_above: float, reduce: bool) -> Plan:
-    window, begin = _with_margin(found.shape, box)
-    zero = tf.zeros_like(box[:, :1])
-    way = tf.where(_shrinks(box[:, 2:], size, antialias_above), _FILTERED, _SAMPLED)
-    short = found.known & ~found.has_exif
-    if reduce:
-        short &= _reduction(box[:, 2:], size) == 1
-    way = tf.where(short, way, _GENERAL)
-    return Plan(way, window, tf.concat([begin, zero], 1), tf.concat([box[:, 2:], zero + 3], 1))
+@dataclasses.dataclass(frozen=True)
+class Decoder:
+    """How the pixels of a run's examples come about: which part of a picture, mirrored or not, how resized."""
+
+    cropper: Cropper
+    interpolation: str
+    flip: bool = False
+
+    @classmethod
+    def for_training(cls, data: ml_collections.ConfigDict) -> Decoder:
+        """Returns the decoder of `config.data` for training: random crops and flips."""
+        return cls(croppers.train_cropper(data, config.image_size(data)), data.interpolation, data.flip)
+
+    @classmethod
+    def for_evaluation(cls, data: ml_collections.ConfigDict) -> Decoder:
+        """Returns the decoder of `config.data` for evaluation."""
+        return cls(croppers.eval_cropper(data, config.image_size(data)), data.interpolation)
+
+    def plan(self, examples: Example) -> Example:
+        """Returns a chunk of examples, [n] each, with what can be said before they are decoded.
+
+        That is `draws` float32 [n, ...], a function of (key, index), where anything is drawn; and `plan`, a
+        `DecodePlan`, where the cropper works in bulk.
+        """
+        planned, draws = dict(examples), None
+        if self.flip or self.cropper.num_draws:
+            draws = uniform(examples["key"], examples["index"], 1 + self.cropper.num_draws)
+            planned["draws"] = draws
+        if self.cropper.in_bulk:
+            found = jpeg.read_headers(examples["contents"])
+            cut = self.cropper.cut(found.shape, None if draws is None else draws[:, 1:], None)
+            planned["plan"] = self._planned(found, cut.part)
+        return planned
+
+    def _planned(self, found: jpeg.Headers, box: tf.Tensor) -> DecodePlan:
+        window, begin = _with_margin(found.shape, box)
+        zero = tf.zeros_like(box[:, :1])
+        size = self.cropper.size
+        way = tf.where(_shrinks(box[:, 2:], size, self.cropper.antialias_above), _FILTERED, _SAMPLED)
+        short = found.known & ~found.has_exif
+        if self.cropper.decode_smaller:
+            short &= _reduction(box[:, 2:], size) == 1
+        way = tf.where(short, way, _GENERAL)
+        begin, extent = tf.concat([begin, zero], 1), tf.concat([box[:, 2:], zero + 3], 1)
+        return DecodePlan(way, window, begin, extent, found.shape)
+
+    def pixels(self, example: Example) -> tuple[tf.Tensor, Crop]:
+        """Returns the pixels, uint8 [*size, 3], of one planned example, and how they came out of its picture."""
+        size, plan = self.cropper.size, example.get("plan")
+        if plan is None:
+            image, cut, picture_size = self._general(example)
+            image = resize(image, cut.place[2:], self.interpolation, self.cropper.antialias_above)
+            image = _put(image, cut.place, size, self.cropper.fill)
+        else:
+
+            def general() -> tuple[tf.Tensor, ...]:
+                image, cut, picture_size = self._general(example)
+                image = resize(image, size, self.interpolation, self.cropper.antialias_above)
+                return image, cut.part, picture_size
+
+            def short(antialias: bool) -> tuple[tf.Tensor, ...]:
+                image = _resized(_planned_part(example), size, self.interpolation, antialias)
+                return image, _planned_box(plan), plan.picture_size
+
+            ways = [general, lambda: short(False), lambda: short(True)]
+            image, part, picture_size = tf.switch_case(plan.way, ways)
+            cut = Cut(part, tf.constant([0, 0, *size]))
+        flipped = example["draws"][0] < 0.5 if self.flip else tf.constant(False)
+        if self.flip:
+            unflipped = image
+            image = tf.cond(flipped, lambda: tf.reverse(unflipped, [1]), lambda: unflipped)
+        return tf.ensure_shape(image, [*size, 3]), Crop(cut.part, cut.place, flipped, picture_size, size)
+
+    def part(self, example: Example) -> tf.Tensor:
+        """Returns what `pixels` decodes before it is resized, uint8 [h, w, 3]: for measurements."""
+        plan = example.get("plan")
+        if plan is None:
+            return self._general(example)[0]
+        return tf.cond(plan.way == _GENERAL, lambda: self._general(example)[0], lambda: _planned_part(example))
+
+    def one(self, contents: tf.Tensor, key: tf.Tensor | None = None, index: tf.Tensor | None = None) -> tf.Tensor:
+        """Returns the pixels uint8 [*size, 3] of one encoded image; key and index, int64 [], decide what is drawn."""
+        given = {"contents": contents, "key": key, "index": index}
+        chunk = {name: value[None] for name, value in given.items() if value is not None}
+        planned = self.plan(chunk)
+        return self.pixels(tf.nest.map_structure(lambda values: values[0], planned))[0]
+
+    def _general(self, example: Example) -> tuple[tf.Tensor, Cut, tf.Tensor]:
+        draws = example["draws"][1:] if "draws" in example else None
+        annotations = None if self.cropper.in_bulk else example.get("annotations", {})
+        return _cut_out(
+            example["contents"],
+            lambda shape: self.cropper.cut(shape, draws, annotations),
+            smaller=self.cropper.decode_smaller,
+        )
 
 
-def plan_train(
-    contents: tf.Tensor, key: tf.Tensor, index: tf.Tensor, data: ml_collections.ConfigDict, size: tuple[int, int]
-) -> tuple[tf.Tensor, Plan | None]:
-    """Draws and plans for the crops of encoded images, string [n], with keys and indices int64 [n].
-
-    `data.crop` "pad" has no plan: it uses whole images, small ones and mostly no JPEGs.
-    """
-    draws = uniform(key, index, 1 + crop.NUM_DRAWS)
-    if data.crop == "pad":
-        return draws, None
-    if data.crop == "center":
-        return draws, plan_eval(contents, data, size)
-    found = header.read(contents)
-    box = crop.inception_box(found.shape, draws[:, 1:], tuple(data.crop_area), tuple(data.crop_ratio))
-    return draws, _plan(found, box, size, antialias_above=2.0, reduce=True)
+def _planned_part(example: Example) -> tf.Tensor:
+    plan = example["plan"]
+    part = tf.slice(_decode_window(example["contents"], plan.window, 1), plan.begin, plan.extent)
+    return tf.ensure_shape(part, [None, None, 3])
 
 
-def planned_train_part(
-    contents: tf.Tensor, draws: tf.Tensor, plan: Plan | None, data: ml_collections.ConfigDict, size: tuple[int, int]
-) -> tf.Tensor:
-    """What `planned_train_image` decodes, before it is resized, for measurements: uint8 [h, w, 3]."""
-
-    def general() -> tf.Tensor:
-        if data.crop == "inception":
-            area, ratio = tuple(data.crop_area), tuple(data.crop_ratio)
-            return decode(contents, lambda shape: crop.inception_box(shape, draws[1:], area, ratio), reduce_to=size)
-        box = crop.whole if data.crop == "pad" else lambda shape: crop.center_box(shape, size, data.eval_crop)
-        return decode(contents, box)
-
-    return general() if plan is None else tf.cond(plan.way == _GENERAL, general, lambda: _planned_part(contents, plan))
-
-
-def planned_train_image(
-    contents: tf.Tensor, draws: tf.Tensor, plan: Plan | None, data: ml_collections.ConfigDict, size: tuple[int, int]
-) -> tf.Tensor:
-    """`train_image` with one image's part of what `plan_train` says.
-
-    The crop is shrunk by sampling up to a factor of 2 (see `resize`), and a JPEG is decoded smaller beyond.
-    """
-    if data.crop == "inception":
-        area, ratio = tuple(data.crop_area), tuple(data.crop_ratio)
-
-        def general() -> tf.Tensor:
-            part = decode(contents, lambda shape: crop.inception_box(shape, draws[1:], area, ratio), reduce_to=size)
-            return resize(part, size, data.interpolation, antialias_above=2.0)
-
-        image = _by_plan(contents, plan, general, size, data.interpolation)
-    elif data.crop == "pad":
-        pad = data.crop_pad
-        image = resize(decode(contents, crop.whole), size, data.interpolation, antialias_above=1.0)
-        padded = tf.pad(image, [[pad, pad], [pad, pad], [0, 0]])
-        offset = tf.cast(draws[1:3] * (2 * pad + 1), tf.int32)
-        image = tf.slice(padded, tf.concat([offset, [0]], 0), [*size, 3])
-    else:
-        image = planned_eval_image(contents, plan, data, size)
-    if data.flip:
-        image = tf.cond(draws[0] < 0.5, lambda: tf.reverse(image, [1]), lambda: image)
-    return tf.ensure_shape(image, [*size, 3])
-
-
-def train_image(
-    contents: tf.Tensor, key: tf.Tensor, index: tf.Tensor, data: ml_collections.ConfigDict, size: tuple[int, int]
-) -> tf.Tensor:
-    """Encoded image -> random crop and flip, uint8 [*size, 3], a function of (key, index), two int64 scalars."""
-    draws, plan = plan_train(contents[None], key[None], index[None], data, size)
-    plan = Plan(*(field[0] for field in plan)) if plan else None
-    return planned_train_image(contents, draws[0], plan, data, size)
+def _planned_box(plan: DecodePlan) -> tf.Tensor:
+    return tf.concat([plan.window[:2] + plan.begin[:2], plan.extent[:2]], 0)
 
 
 def uniform(key: tf.Tensor, index: tf.Tensor, count: int) -> tf.Tensor:
-    """float32 [n, count] in [0, 1), a function of int64 [n] twice: the upper bits of `order.hash64`.
+    """Returns float32 [n, count] in [0, 1), a function of int64 [n] twice: the upper bits of `order.hash64`.
 
     Integers, so that a number does not depend on which others are drawn with it.
     """
@@ -229,49 +309,23 @@ def uniform(key: tf.Tensor, index: tf.Tensor, count: int) -> tf.Tensor:
     return tf.cast(tf.bitwise.right_shift(state, tf.constant(40, tf.uint64)), tf.float32) * 2.0**-24
 
 
-def plan_eval(contents: tf.Tensor, data: ml_collections.ConfigDict, size: tuple[int, int]) -> Plan:
-    """Plans for the evaluation boxes of encoded images, string [n]."""
-    found = header.read(contents)
-    box = crop.center_box(found.shape, size, data.eval_crop)
-    return _plan(found, box, size, antialias_above=1.0, reduce=False)
+def images(
+    chunks: tf.data.Dataset, decoder: Decoder, finish: Callable[[Example, tf.Tensor, Crop], dict[str, tf.Tensor]]
+) -> tf.data.Dataset:
+    """Returns what `finish` makes of each example of the chunks, its pixels and its Crop; on all cores, in order."""
+    return in_parallel(planned(chunks, decoder), lambda example: finish(example, *decoder.pixels(example)))
 
 
-def planned_eval_image(
-    contents: tf.Tensor, plan: Plan, data: ml_collections.ConfigDict, size: tuple[int, int]
-) -> tf.Tensor:
-    """`eval_image` with one image's part of what `plan_eval` says."""
-
-    def general() -> tf.Tensor:
-        part = decode(contents, lambda shape: crop.center_box(shape, size, data.eval_crop))
-        return resize(part, size, data.interpolation, antialias_above=1.0)
-
-    return _by_plan(contents, plan, general, size, data.interpolation)
+def planned(chunks: tf.data.Dataset, decoder: Decoder) -> tf.data.Dataset:
+    """Returns the examples of the chunks one at a time, each with its plan."""
+    return chunks.map(graph_function(decoder.plan)).prefetch(1).unbatch()
 
 
-def eval_image(contents: tf.Tensor, data: ml_collections.ConfigDict, size: tuple[int, int]) -> tf.Tensor:
-    """Encoded image -> its centre, or all of it, uint8 [*size, 3]; shrinking is antialiased."""
-    plan = plan_eval(contents[None], data, size)
-    return planned_eval_image(contents, Plan(*(field[0] for field in plan)), data, size)
-
-
-def _by_plan(
-    contents: tf.Tensor, plan: Plan, general: Callable[[], tf.Tensor], size: tuple[int, int], interpolation: str
-) -> tf.Tensor:
-    """uint8 [*size, 3], the short way where there is one. All ways give the same pixels."""
-
-    def short(antialias: bool) -> tf.Tensor:
-        return _resized(_planned_part(contents, plan), size, interpolation, antialias)
-
-    return tf.switch_case(plan.way, [general, lambda: short(False), lambda: short(True)])
-
-
-def _planned_part(contents: tf.Tensor, plan: Plan) -> tf.Tensor:
-    part = tf.slice(_decode_window(contents, plan.window, 1), plan.begin, plan.extent)
-    return tf.ensure_shape(part, [None, None, 3])
+# --- Single files ---
 
 
 def load_image(source: str | os.PathLike | bytes) -> np.ndarray:
-    """Reads one image, from a path (also gs://) or from its bytes: upright uint8 [H, W, 3], as the pipeline sees it."""
+    """Returns one image, from a path (also gs://) or its bytes, as the pipeline sees it: upright uint8 [H, W, 3]."""
     name, contents = "these bytes", source
     if not isinstance(source, bytes):
         name = os.fspath(source)
@@ -280,15 +334,15 @@ def load_image(source: str | os.PathLike | bytes) -> np.ndarray:
         except tf.errors.OpError as error:
             raise ValueError(f"no such image: {name}") from error
     try:
-        if not check.has_palette(contents):
-            return decode(tf.constant(contents), crop.whole).numpy()
+        if not formats.has_palette(contents):
+            return decode(tf.constant(contents), croppers.whole).numpy()
     except tf.errors.OpError:
         pass  # what is wrong with it is said below
-    raise ValueError(f"cannot read {name}: {check.fault(contents)}; JPEG, PNG, GIF, BMP or WebP expected")
+    raise ValueError(f"cannot read {name}: {formats.fault(contents)}; {formats.READABLE} expected")
 
 
 def eval_crop(image: np.ndarray, image_size: tuple[int, int], eval_crop: float, interpolation: str) -> np.ndarray:
-    """An image from `load_image` -> what the evaluation pipeline makes of the same file, uint8 [*image_size, 3]."""
-    y, x, height, width = crop.center_box(tf.constant(image.shape[:2]), image_size, eval_crop).numpy()
+    """Returns what the evaluation makes of an image from `load_image`, uint8 [*image_size, 3]."""
+    y, x, height, width = croppers.center_box(tf.constant(image.shape[:2]), image_size, eval_crop).numpy()
     part = tf.constant(image[y : y + height, x : x + width])
     return resize(part, image_size, interpolation, antialias_above=1.0).numpy()

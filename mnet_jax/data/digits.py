@@ -15,7 +15,7 @@ NUM_TEST = 360  # one in five, and the rest, 1,437, is for training
 
 
 def is_test(labels: np.ndarray) -> np.ndarray:
-    """Which rows are the test set, bool [N]: 36 of each class (of 174 to 183), spread evenly over them."""
+    """Returns which rows are the test set, bool [N]: 36 of each class (of 174 to 183), spread evenly over them."""
     per_class = NUM_TEST // 10
     test = np.zeros(len(labels), bool)
     for label in range(10):
@@ -25,9 +25,10 @@ def is_test(labels: np.ndarray) -> np.ndarray:
 
 
 def prepare(data_dir: str) -> str:
-    """Where the TFDS set `digits` is; written first if it is not. Safe when several processes do so at once.
+    """Returns where the TFDS set `digits` is; it is written first if it is not there.
 
-    It goes under `data_dir`, or, where that is a bucket, under ~/.cache: it is small and every machine can make it.
+    Several processes may do so at once. It goes under `data_dir`, or, where that is a bucket, under ~/.cache: it is
+    small and every machine can make it.
     """
     directory = "~/.cache/mnet_jax" if "://" in data_dir else data_dir
     target = pathlib.Path(directory).expanduser() / "digits" / VERSION
@@ -51,7 +52,7 @@ def _build(data_dir: str) -> None:
     import tensorflow_datasets as tfds
     from sklearn.datasets import load_digits
 
-    import mnet_jax.data.host  # noqa: F401  (before TFDS imports tensorflow)
+    import mnet_jax.data.tensorflow_setup  # noqa: F401  (before TFDS imports tensorflow)
 
     class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """scikit-learn's handwritten digits."""
@@ -59,9 +60,8 @@ def _build(data_dir: str) -> None:
         name = "digits"
         VERSION = tfds.core.Version(VERSION)
         pkg_dir_path = pathlib.Path(__file__).parent
-        code_path = (
-            None  # TFDS 4.9.10 would look for a list of checksums beside this file, with a package it does not require
-        )
+        # TFDS 4.9.10 would look for a list of checksums beside this file, with a package that it does not require.
+        code_path = None
 
         def _info(self) -> tfds.core.DatasetInfo:
             features = tfds.features.FeaturesDict(

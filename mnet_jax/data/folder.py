@@ -1,25 +1,72 @@
 """Any folder of images as a data set: one sub-folder a class.
 
 Either photos/train/<class>/... with photos/val, photos/validation or photos/test beside it, or photos/<class>/...,
-which is split here. Sub-folders of a class count too. Files are told apart by their bytes, whatever their names. What
-cannot be used is left out and listed, with the reason; of copies one is kept.
+which is split here. Sub-folders of a class count too. Files are told apart by their bytes, whatever their names. A file
+that cannot be used is left out and listed, with the reason; of several copies of an image one is used.
 """
 
+from __future__ import annotations
+
 import collections
-import concurrent.futures
 import dataclasses
-import functools
-import hashlib
 import os
 from collections.abc import Mapping
 
-from mnet_jax.data import manifest
-from mnet_jax.data.manifest import Entry
+import ml_collections
 
-HELD_OUT = ("validation", "val", "valid", "test")  # names of a split for evaluation, the first that is there
-UNSORTED = "unsorted"  # the one split of a folder without classes
+from mnet_jax.data import formats, manifest, records
+from mnet_jax.data.annotations import Annotation, Label
+from mnet_jax.data.dataset import HELD_OUT, UNSORTED, Source
+from mnet_jax.data.manifest import Entry
+from mnet_jax.data.tensorflow_setup import tf
+
 EVAL_SHARE = 0.2  # of a folder that is split here
-_END = 1 << 16  # bytes at each end of a file that are read to judge it
+
+
+class Folder(Source):
+    """The images of `data.folder`: with a label those of sub-folders, without annotations all there are."""
+
+    def __init__(self, data: ml_collections.ConfigDict, annotations: Mapping[str, Annotation]):
+        other = [f"{name} ({one.kind})" for name, one in annotations.items() if not isinstance(one, Label)]
+        if other:
+            raise ValueError(
+                f"data.name='folder' has a label an image, that of its sub-folder, and not {', '.join(other)}: "
+                "name a TFDS set that has it in data.name"
+            )
+        self.root, self._labels = folder_path(data), tuple(annotations)
+        self.listing = scan(self.root, data.manifest, data.split_from) if annotations else scan_unsorted(self.root)
+        self.sizes = {name: len(files) for name, files in self.listing.splits.items()}
+        self.class_names = self.listing.class_names
+
+    def count(self, split: str) -> int | None:
+        """Returns how many images a split has."""
+        return self.sizes.get(split)
+
+    def open_split(self, split: str) -> records.Table:
+        """Returns the paths of a split's images, and their labels."""
+        files = self.listing.splits[split]
+        labels = tf.constant([file.label for file in files], tf.int64)
+        paths = tf.constant([file.path for file in files])
+        return records.Table(paths, {name: {"": labels} for name in self._labels}, are_paths=True)
+
+    def digests(self, split: str) -> list[str]:
+        """Returns the hashes that the listing has."""
+        return [file.digest for file in self.listing.splits[split]]
+
+    def file_names(self, split: str) -> list[str]:
+        """Returns the images' paths."""
+        return [file.path for file in self.listing.splits[split]]
+
+    def complaint(self) -> str | None:
+        """Returns one line about the files that were left out, if there are any."""
+        return self.listing.complaint(self.root)
+
+
+def folder_path(data: ml_collections.ConfigDict) -> str:
+    """Returns where the images of the data set "folder" are."""
+    if not data.folder:
+        raise ValueError("data.name is 'folder' but data.folder is not set: type --config.data.folder=/path/to/photos")
+    return os.path.expanduser(data.folder)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +99,7 @@ class Listing:
     newcomers: tuple[str, ...] = ()  # usable images that a manifest does not name
 
     def entries(self, root: str) -> list[Entry]:
-        """The rows of this listing's manifest."""
+        """Returns the rows of this listing's manifest."""
         return [
             Entry(os.path.relpath(file.path, root), self._name(file), split, file.digest)
             for split, files in self.splits.items()
@@ -63,7 +110,7 @@ class Listing:
         return self.class_names[file.label] if self.class_names else ""
 
     def complaint(self, root: str, shown: int = 5) -> str | None:
-        """One line about the files that were left out, if there are any."""
+        """Returns one line about the files that were left out, if there are any."""
         if not self.left_out:
             return None
         some = [f"{os.path.relpath(file.path, root)} ({file.why})" for file in self.left_out[:shown]]
@@ -86,9 +133,8 @@ class _Image:
         return int(self.digest[:16], 16) / 2**64
 
 
-@functools.lru_cache(maxsize=8)  # a run looks more than once, and must see the same files each time
 def scan(root: str, manifest_path: str | None = None, split_from: str | None = None) -> Listing:
-    """Lists a folder of images (local or gs://).
+    """Returns the images of a folder (local or gs://) by split.
 
     Args:
       root: the folder.
@@ -126,11 +172,11 @@ def scan(root: str, manifest_path: str | None = None, split_from: str | None = N
 
 
 def scan_unsorted(root: str) -> Listing:
-    """All images of a folder and below, one of each, without classes: the labels are 0 and there are no class names."""
+    """Returns all images of a folder and below, one of each, without classes: labels are 0, and there are no names."""
     if not _listed(root):
         raise ValueError(f"{root} is empty")
     found = _files(root, root)
-    verdicts = _judge_all(found)
+    verdicts = formats.judge(found)
     images = [_Image(path, "", UNSORTED, v.digest) for path, v in zip(found, verdicts, strict=True) if v.fault is None]
     unusable = [LeftOut(path, v.fault) for path, v in zip(found, verdicts, strict=True) if v.fault]
     images, copies = _without_copies(root, images, {})
@@ -141,25 +187,14 @@ def scan_unsorted(root: str) -> Listing:
 
 
 def has_classes(root: str) -> bool:
-    """Whether there are folders in a folder."""
-    from mnet_jax.data.host import tf
-
+    """Returns whether there are folders in a folder."""
     if not tf.io.gfile.isdir(root):
         raise ValueError(f"no such folder: {root}")
     return bool(_folders(root))
 
 
-def forget() -> None:
-    """Folders are looked at anew the next time; a run begins so."""
-    scan.cache_clear()
-    _inspect.cache_clear()
-
-
-@functools.lru_cache(maxsize=8)
 def _inspect(root: str) -> tuple[list[_Image], list[LeftOut]]:
-    """The images of a folder, and the files that are none or do not belong to a class."""
-    from mnet_jax.data.host import tf
-
+    """Returns the images of a folder, and the files that are none or do not belong to a class."""
     if not tf.io.gfile.isdir(root):
         raise ValueError(f"no such folder: {root} (data.folder)")
     top = _folders(root)
@@ -173,7 +208,7 @@ def _inspect(root: str) -> tuple[list[_Image], list[LeftOut]]:
     found = [
         (path, name, split) for split, part in parts.items() for name, paths in _classes(part).items() for path in paths
     ]
-    verdicts = _judge_all([path for path, _, _ in found])
+    verdicts = formats.judge([path for path, _, _ in found])
     images = [
         _Image(*file, verdict.digest) for file, verdict in zip(found, verdicts, strict=True) if verdict.fault is None
     ]
@@ -184,8 +219,9 @@ def _inspect(root: str) -> tuple[list[_Image], list[LeftOut]]:
 
 
 def _without_copies(root: str, images: list[_Image], classes: Mapping[str, str]) -> tuple[list[_Image], list[LeftOut]]:
-    """One of each image: that of the known class if there is one (`classes` by digest), else of a split held out.
+    """Returns the images without their copies, and those copies.
 
+    Of each image that one stays which lies in its known class (`classes` by digest), else one of a split held out.
     Where copies lie in several classes and none is known, nobody can say which is right: none is used.
     """
     groups = collections.defaultdict(list)
@@ -208,7 +244,7 @@ def _without_copies(root: str, images: list[_Image], classes: Mapping[str, str])
 
 
 def _checked(root: str, images: list[_Image], known: Mapping[str, str]) -> list[_Image]:
-    """The images with a split for each: their folder's, or drawn here where `known` (by digest) does not say it."""
+    """Returns the images with a split for each: their folder's, or drawn here unless `known` (by digest) says it."""
     names = sorted({image.class_name for image in images if image.split in ("", "train")})
     if len(names) < 2:
         raise ValueError(
@@ -228,7 +264,7 @@ def _checked(root: str, images: list[_Image], known: Mapping[str, str]) -> list[
 
 
 def _split(images: list[_Image], known: Mapping[str, str]) -> list[_Image]:
-    """Holds out the images whose draw is below `EVAL_SHARE`, but never all of a class; `known` images stay.
+    """Returns the images, those whose draw is below `EVAL_SHARE` held out, but never all of a class; `known` ones stay.
 
     The draw is a hash of the content: an image stays in its split when others come or when it is renamed.
     """
@@ -244,7 +280,7 @@ def _split(images: list[_Image], known: Mapping[str, str]) -> list[_Image]:
 
 
 def _as_noted(root: str, path: str, images: list[_Image], entries: Mapping[str, Entry]) -> list[_Image]:
-    """The images of a manifest, in its splits."""
+    """Returns the images of a manifest, in its splits."""
     there = {image.digest: image for image in images if image.digest in entries}
     for what, lost in (
         ("are gone", [entry.file for digest, entry in entries.items() if digest not in there]),
@@ -271,50 +307,13 @@ def _as_noted(root: str, path: str, images: list[_Image], entries: Mapping[str, 
     return [dataclasses.replace(image, split=entries[digest].split) for digest, image in there.items()]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Verdict:
-    fault: str | None  # why the file cannot be used
-    digest: str  # of its content
-
-
-def _judge_all(paths: list[str]) -> list[_Verdict]:
-    with concurrent.futures.ThreadPoolExecutor(16) as pool:
-        return list(pool.map(_judge, paths))
-
-
-def _judge(path: str) -> _Verdict:
-    """Reads both ends of a file, and all of it only where that leaves a doubt."""
-    from mnet_jax.data import check
-    from mnet_jax.data.host import tf
-
-    try:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            size = file.size()
-            start = file.read(_END)
-            file.seek(max(size - _END, 0))
-            end = file.read(_END)
-            if check.is_whole_jpeg(start, end[-2:]):
-                return _Verdict(None, _digest(start, end, size.to_bytes(8, "big")))
-            file.seek(0)
-            contents = file.read()
-            return _Verdict(check.fault(contents), _digest(contents))
-    except tf.errors.OpError as error:
-        return _Verdict(f"cannot be read: {type(error).__name__}", "")
-
-
-def _digest(*parts: bytes) -> str:
-    return hashlib.blake2b(b"".join(parts), digest_size=16).hexdigest()
-
-
 def _classes(path: str) -> dict[str, list[str]]:
-    """Class name -> paths of its files."""
+    """Returns the paths of the files of each class."""
     return {name: _files(path, _join(path, name)) for name in _folders(path)}
 
 
 def _files(root: str, top: str) -> list[str]:
-    """The files in `top` and below that are not hidden, nor in a folder that is (below `root`)."""
-    from mnet_jax.data.host import tf
-
+    """Returns the files in `top` and below that are not hidden, nor in a folder that is (below `root`)."""
     return sorted(
         _join(directory, file)
         for directory, _, files in tf.io.gfile.walk(top)
@@ -332,9 +331,7 @@ def _loose_files(path: str) -> list[str]:
 
 
 def _listed(path: str) -> list[tuple[str, bool]]:
-    """(name, whether it is a folder) of what is not hidden, in order."""
-    from mnet_jax.data.host import tf
-
+    """Returns (name, whether it is a folder) of what is not hidden, in order."""
     names = sorted(name.rstrip("/") for name in tf.io.gfile.listdir(path))  # a bucket's folders end with a slash
     return [(name, tf.io.gfile.isdir(_join(path, name))) for name in names if name and not name.startswith(".")]
 

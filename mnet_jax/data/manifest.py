@@ -1,14 +1,32 @@
 """Lists of image files as CSV: which image is in which split, and which files were left out and why.
 
 A manifest has one row an image: `file` (relative to the folder), `class`, `split` and `digest` (`folder.File.digest`).
-Images are found again by their digest, so a file may be renamed or moved.
+Images are found again by their digest, so a file may be renamed or moved. A run on a folder writes two lists:
+
+    <workdir>/photos.csv     every image with its class, split and digest: the manifest of this run
+    <workdir>/left_out.csv   every file that is not used, and why
+
+Its next start uses the images of the manifest, in its splits, whatever has come to the folder since.
 """
+
+from __future__ import annotations
 
 import csv
 import dataclasses
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import ml_collections
+from etils import epath
+
+from mnet_jax import files
+
+if TYPE_CHECKING:
+    from mnet_jax.data.dataset import Dataset
+
+MANIFEST, LEFT_OUT = "photos.csv", "left_out.csv"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,12 +43,12 @@ _COLUMNS = ("file", "class", "split", "digest")
 
 
 def read(path: str) -> dict[str, Entry]:
-    """The entries by digest, in the order of the file (local or gs://).
+    """Returns the entries of a manifest (local or gs://) by digest, in the order of the file.
 
     Raises:
       ValueError: if there is no such file, or it is no manifest.
     """
-    from mnet_jax.data.host import tf
+    from mnet_jax.data.tensorflow_setup import tf
 
     try:
         with tf.io.gfile.GFile(path, "r") as file:
@@ -46,18 +64,45 @@ def read(path: str) -> dict[str, Entry]:
 
 def write(path: str, entries: Iterable[Entry]) -> None:
     """Writes a manifest, moved into place as a whole."""
-    write_table(path, _COLUMNS, [dataclasses.astuple(entry) for entry in entries])
+    files.write_csv(path, _COLUMNS, [dataclasses.astuple(entry) for entry in entries])
 
 
-def write_table(path: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Writes a CSV file (local or gs://), moved into place as a whole."""
-    from mnet_jax.data.host import tf
+# --- Those of a run ---
 
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([columns, *rows])
-    tf.io.gfile.makedirs(os.path.dirname(path) or ".")
-    beside = f"{path}.part"
-    with tf.io.gfile.GFile(beside, "w") as file:
-        file.write(text.getvalue())
-    tf.io.gfile.rename(beside, path, overwrite=True)
+
+def resume(config: ml_collections.ConfigDict, workdir: str) -> ml_collections.ConfigDict:
+    """Returns the config for a start in `workdir`: where a run on a folder wrote its manifest, that one is used."""
+    if config.data.name != "folder" or not epath.Path(os.path.join(workdir, MANIFEST)).exists():
+        return config
+    return saved(config, workdir)
+
+
+def saved(config: ml_collections.ConfigDict, workdir: str) -> ml_collections.ConfigDict:
+    """Returns the config as checkpoints say it: for a folder it names the manifest that `save` writes."""
+    if config.data.name != "folder":
+        return config
+    config = config.copy_and_resolve_references()
+    config.data.manifest = os.path.join(workdir, MANIFEST)
+    return config
+
+
+def save(dataset: Dataset, workdir: str, log: Callable[[str], None]) -> None:
+    """Writes both files of a run on a folder, the manifest at its first start only; tells what its owner should know.
+
+    Call it from one process.
+    """
+    if dataset.listing is None:
+        return
+    root, listing = dataset.source.root, dataset.listing
+    own, left_out = os.path.join(workdir, MANIFEST), os.path.join(workdir, LEFT_OUT)
+    if not epath.Path(own).exists():
+        write(own, listing.entries(root))
+    rows = [(os.path.relpath(file.path, root), file.why) for file in listing.left_out]
+    files.write_csv(left_out, ("file", "why"), rows)
+    if complaint := dataset.complaint():
+        log(f"{complaint}. All are listed in {left_out}")
+    if listing.newcomers:
+        log(
+            f"{len(listing.newcomers)} photos came since this run began and are not part of it: another --workdir with "
+            f"--config.data.split_from={own} trains on them too, and holds out the same images"
+        )

@@ -17,7 +17,7 @@ _ORDER, _CROP, _SHUFFLE = 1, 2, 3  # what a hash is for: keeps the random number
 
 
 def hash64(*words: int | np.ndarray) -> np.ndarray:
-    """Hashes integers, or arrays of them that broadcast, to uint64.
+    """Returns a hash of integers, or of arrays of them that broadcast, uint64.
 
     SplitMix64's finaliser, chained. Written out here because NumPy's generators may change their streams between
     versions and an order must not. `decode.uniform` is the same in tensorflow.
@@ -32,17 +32,17 @@ def hash64(*words: int | np.ndarray) -> np.ndarray:
 
 
 def permutation(seed: int, epoch: int, num_examples: int) -> np.ndarray:
-    """The order of an epoch: int64 [num_examples], each index once."""
+    """Returns the order of an epoch: int64 [num_examples], each index once."""
     return np.argsort(hash64(_ORDER, seed, epoch, np.arange(num_examples)), kind="stable")
 
 
 def crop_key(seed: int, epochs: int | np.ndarray) -> np.ndarray:
-    """The random key of epochs, int64; (key, index of an example) is the seed of that example's crop and flip."""
+    """Returns the random key of epochs, int64; (key, index) is the seed of an example's crop and flip."""
     return hash64(_CROP, seed, epochs).view(np.int64)
 
 
 def shuffle_seed(seed: int, epoch: int) -> np.ndarray:
-    """The seed of an epoch's shuffle buffer, int64."""
+    """Returns the seed of an epoch's shuffle buffer, int64."""
     return hash64(_SHUFFLE, seed, epoch).view(np.int64)
 
 
@@ -67,5 +67,5 @@ def train_indices(
 
 
 def share(num_examples: int, process_index: int, process_count: int) -> tuple[int, int]:
-    """The part [start, stop) of a split that one process reads; parts differ by one example at most."""
+    """Returns the part [start, stop) of a split that one process reads; parts differ by one example at most."""
     return num_examples * process_index // process_count, num_examples * (process_index + 1) // process_count

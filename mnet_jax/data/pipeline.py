@@ -1,7 +1,6 @@
 """From examples to batches: order, this process's share, resume at any step, padding and mask.
 
-Every batch is a dict: image uint8 [B, H, W, 3], label int32 [B], mask float32 [B] (1 real, 0 padding) and index int64
-[B], the example's place in its split (-1 in padding). B counts this process's images.
+`batch.py` says what a batch is. Nothing here knows what kinds of annotation there are, or how a picture is cut.
 """
 
 from __future__ import annotations
@@ -10,32 +9,26 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-import ml_collections
 import numpy as np
 
-from mnet_jax.data import order
-from mnet_jax.data.catalog import DatasetInfo
+from mnet_jax import runtime
+from mnet_jax.data import batch, order
+from mnet_jax.data.batch import Batch
+from mnet_jax.data.dataset import Dataset
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
     from mnet_jax.data import records
+    from mnet_jax.data.crop import Crop
+    from mnet_jax.data.decode import Example
 
-Batch = dict[str, np.ndarray]
-
-_MOST_AT_ONCE = 64  # examples that are looked up and planned together
-_FILES_AT_ONCE = 8  # the same where each is a file of its own, with perhaps 10 MB from a camera
-
-
-def image_shape(data: ml_collections.ConfigDict) -> tuple[int, int]:
-    """(height, width) in pixels of `data.image_size`, which is one number or two."""
-    size = data.image_size
-    return (int(size), int(size)) if isinstance(size, int) else (int(size[0]), int(size[1]))
+_FILES_AT_ONCE = 8  # examples that are planned together where each is a file, with perhaps 10 MB from a camera
+STAGES = ("read", "decode", "resize")  # of the training input, each with those before; the last is all the host does
 
 
 def train_batches(
-    data: ml_collections.ConfigDict,
-    info: DatasetInfo,
+    dataset: Dataset,
     *,
     batch_size: int,
     seed: int,
@@ -43,7 +36,7 @@ def train_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[Batch]:
-    """An endless stream of training batches; the batch that follows `start_step` updates comes first.
+    """Returns an endless stream of training batches; the batch that follows `start_step` updates comes first.
 
     The order of an epoch is a function of (seed, epoch), crops and flips of (seed, epoch, index). Batches cross the
     borders of epochs and nothing is dropped. What precedes `start_step` is not read, or, from large sets in TFRecords,
@@ -54,44 +47,86 @@ def train_batches(
     permutation of the whole split.
     """
     from mnet_jax.data import decode
-    from mnet_jax.data.host import tf
 
-    size = image_shape(data)
-    chunks = train_chunks(data, info, batch_size, seed, start_step, process_index, process_count)
-
-    def plan(contents: tf.Tensor, label: tf.Tensor, index: tf.Tensor, key: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        draws, plans = decode.plan_train(contents, key, index, data, size)
-        return contents, tf.cast(label, tf.int32), index, draws, *(plans or ())
-
-    def image(
-        contents: tf.Tensor, label: tf.Tensor, index: tf.Tensor, draws: tf.Tensor, *plans: tf.Tensor
-    ) -> tuple[tf.Tensor, ...]:
-        plan = decode.Plan(*plans) if plans else None
-        return decode.planned_train_image(contents, draws, plan, data, size), label, index
-
-    dataset = in_parallel(planned(chunks, plan), image).batch(batch_size, drop_remainder=True)
-    return (batch(*arrays) for arrays in run(dataset, info.name))
+    chunks = _train_chunks(dataset, batch_size, seed, start_step, process_index, process_count)
+    examples = decode.images(chunks, decode.Decoder.for_training(dataset.data), _finish(dataset, train=True))
+    arrays = run(examples.batch(batch_size, drop_remainder=True), dataset.info.name)
+    return (_masked(found) for found in arrays)
 
 
-def train_chunks(
-    data: ml_collections.ConfigDict,
-    info: DatasetInfo,
-    batch_size: int,
-    seed: int,
-    start_step: int,
-    process_index: int,
-    process_count: int,
-) -> tf.data.Dataset:
-    """The examples of `train_batches`, still encoded: (contents string, label, index, key, each int64), all [n].
+def eval_batches(
+    dataset: Dataset, *, batch_size: int, split: str | None = None, process_index: int = 0, process_count: int = 1
+) -> Iterator[Batch]:
+    """Returns one pass over a split (None = the evaluation split): every example exactly once over all processes.
 
-    n is not the batch size and changes on the way.
+    All processes yield the same number of batches; what a process lacks is padding, with mask 0 and index -1.
     """
-    from mnet_jax.data import records
-    from mnet_jax.data.host import tf
+    from mnet_jax.data import decode, records
+    from mnet_jax.data.tensorflow_setup import tf
 
-    split = records.open_split(data, info.train_split)
+    opened = dataset.open_split(split or dataset.info.eval_split)
+    start, stop = order.share(opened.num_examples, process_index, process_count)
+    largest_share = -(-opened.num_examples // process_count)
+    num_batches = -(-largest_share // batch_size)
+    arrays: Iterator[Batch] = iter(())
+    if start < stop:
+        if isinstance(opened, records.TFRecords):
+            part = opened.part(start, stop)
+            chunks = part.chunks(part.read())
+        else:
+            chunks = look_up_chunks(opened, tf.data.Dataset.range(start, stop))
+        examples = decode.images(chunks, decode.Decoder.for_evaluation(dataset.data), _finish(dataset, train=False))
+        arrays = run(examples.batch(batch_size), dataset.info.name)
+    return padded(arrays, dataset.fields(train=False), num_batches, batch_size)
+
+
+def _finish(dataset: Dataset, *, train: bool) -> Callable[[Example, tf.Tensor, Crop], dict[str, tf.Tensor]]:
+    """Returns the function from an example, its pixels and their Crop to its row of a batch, but for the mask."""
+    wants_crop = "crop" in dataset.fields(train=train)
+
+    def finish(example: Example, image: tf.Tensor, crop: Crop) -> dict[str, tf.Tensor]:
+        row = {"image": image, "index": example["index"]}
+        for name, annotation in dataset.annotations.items():
+            for part, value in annotation.transform(example["annotations"][name], crop).items():
+                row[batch.part_name(name, part)] = value
+        return {**row, "crop": crop.row()} if wants_crop else row
+
+    return finish
+
+
+def _masked(arrays: Batch) -> Batch:
+    return {**arrays, "mask": np.ones(len(arrays["index"]), np.float32)}
+
+
+def padded(
+    arrays: Iterator[Batch], fields: dict[str, batch.Field], num_batches: int, batch_size: int
+) -> Iterator[Batch]:
+    """Yields the batches with their masks, each filled up to `batch_size`, and then empty ones up to `num_batches`."""
+    nothing = batch.empty(fields)
+    for _ in range(num_batches):
+        found = next(arrays, None)
+        yield batch.pad(nothing if found is None else _masked(found), fields, batch_size)
+
+
+# --- Encoded examples, in order ---
+
+
+def _train_chunks(
+    dataset: Dataset, batch_size: int, seed: int, start_step: int, process_index: int, process_count: int
+) -> tf.data.Dataset:
+    """Returns the examples of `train_batches`, still encoded, in chunks; each has its random `key`, int64."""
+    from mnet_jax.data import records
+    from mnet_jax.data.tensorflow_setup import tf
+
+    data = dataset.data
+    split = dataset.open_split(dataset.info.train_split)
     if isinstance(split, records.TFRecords) and split.num_bytes > data.cache_mb << 20:
         part = split.part(*order.share(split.num_examples, process_index, process_count))
+        if not part.num_examples:
+            raise ValueError(
+                f"{dataset.info.name} has {split.num_examples} examples in {dataset.info.train_split!r} and this run "
+                f"{process_count} processes: each needs at least one; start fewer processes"
+            )
         return _stream(part, seed, start_step * batch_size, data.shuffle_buffer)
     table = split.load() if isinstance(split, records.TFRecords) else split
     vector = tf.TensorSpec([batch_size], tf.int64)
@@ -99,55 +134,13 @@ def train_chunks(
         lambda: order.train_indices(seed, table.num_examples, batch_size, start_step, process_index, process_count),
         output_signature=(vector, vector),
     )
-    return _look_up_chunks(table, indices.unbatch())
-
-
-def eval_batches(
-    data: ml_collections.ConfigDict,
-    info: DatasetInfo,
-    *,
-    batch_size: int,
-    split: str | None = None,
-    process_index: int = 0,
-    process_count: int = 1,
-) -> Iterator[Batch]:
-    """One pass over a split (None = the evaluation split): every example exactly once over all processes.
-
-    All processes yield the same number of batches; what a process lacks is padding: zeros with mask 0 and index -1.
-    """
-    from mnet_jax.data import decode, records
-    from mnet_jax.data.host import graph_function, tf
-
-    size = image_shape(data)
-    opened = records.open_split(data, split or info.eval_split)
-    start, stop = order.share(opened.num_examples, process_index, process_count)
-    largest_share = -(-opened.num_examples // process_count)
-    num_batches = -(-largest_share // batch_size)
-
-    def plan(contents: tf.Tensor, label: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        return contents, tf.cast(label, tf.int32), index, *decode.plan_eval(contents, data, size)
-
-    def image(contents: tf.Tensor, label: tf.Tensor, index: tf.Tensor, *plans: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        return decode.planned_eval_image(contents, decode.Plan(*plans), data, size), label, index
-
-    if start == stop:
-        arrays = iter(())
-    else:
-        if isinstance(opened, records.TFRecords):
-            part = opened.part(start, stop)
-            chunks = part.read().batch(_chunk_size(part.num_bytes // part.num_examples)).map(graph_function(_parse))
-        else:
-            chunks = _look_up_chunks(opened, tf.data.Dataset.range(start, stop))
-        arrays = run(in_parallel(planned(chunks, plan), image).batch(batch_size), info.name)
-    return padded((batch(*a) for a in arrays), num_batches, batch_size, (*size, 3))
+    return look_up_chunks(table, indices.unbatch(), "key")
 
 
 def _stream(part: records.TFRecords, seed: int, first: int, buffer: int) -> tf.data.Dataset:
-    """Endless (contents, label, index, key), each [n], of a process's part of a split, from example `first` on."""
-    from mnet_jax.data.host import graph_function, tf
+    """Returns endless chunks of a process's part of a split, from example `first` on."""
+    from mnet_jax.data.tensorflow_setup import graph_function, tf
 
-    if not part.num_examples:
-        raise ValueError("there are more processes than training images")
     first_epoch, skipped = divmod(first, part.num_examples)
 
     def draw(epoch: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -164,76 +157,61 @@ def _stream(part: records.TFRecords, seed: int, first: int, buffer: int) -> tf.d
         # Shuffled by number and skipped still encoded: the order is that of the whole epoch whatever is skipped.
         shuffled = part.read(files).shuffle(buffer, seed=shuffle_seed, reshuffle_each_iteration=False)
         rest = shuffled.skip(tf.where(epoch == first_epoch, tf.constant(skipped, tf.int64), 0))
-        chunks = rest.batch(_chunk_size(part.num_bytes // part.num_examples)).map(graph_function(_parse))
-        return chunks.map(
-            graph_function(lambda contents, label, index: (contents, label, index, tf.fill(tf.shape(index), key)))
+        return part.chunks(rest).map(
+            graph_function(lambda chunk: {**chunk, "key": tf.fill(tf.shape(chunk["index"]), key)})
         )
 
     return tf.data.Dataset.counter(first_epoch).flat_map(graph_function(one_epoch))
 
 
-def _chunk_size(mean_bytes: int) -> int:
-    """Examples that are planned together: so many that planning costs little, and a few MiB at most."""
-    return max(1, min(_MOST_AT_ONCE, (8 << 20) // max(mean_bytes, 1)))
+def look_up_chunks(table: records.RandomAccess, indices: tf.data.Dataset, *names: str) -> tf.data.Dataset:
+    """Returns chunks of the examples at the places that come one by one.
 
-
-def _parse(serialized: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Serialized TFDS examples [n] -> (contents, label, index)."""
+    Args:
+      table: the split.
+      indices: yields index int64 [], or a tuple of it and more numbers.
+      names: what these numbers are called in the chunks.
+    """
     from mnet_jax.data import records
+    from mnet_jax.data.tensorflow_setup import graph_function, in_parallel, tf
 
-    return *records.parse(serialized), index
-
-
-def _look_up_chunks(table: records.RandomAccess, indices: tf.data.Dataset) -> tf.data.Dataset:
-    """(index, ...) one by one -> (contents, label, index, ...), each [n]."""
-    from mnet_jax.data import records
-    from mnet_jax.data.host import graph_function, tf
-
-    def gather(index: tf.Tensor, *rest: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        return *table.gather(index), index, *rest
-
-    def read(path: tf.Tensor, *rest: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        return tf.io.read_file(path), *rest
+    def gather(index: tf.Tensor, *rest: tf.Tensor) -> Example:
+        return {**table.gather(index), **dict(zip(names, rest, strict=True))}
 
     if isinstance(table, records.Table) and table.are_paths:
-        found = indices.batch(_MOST_AT_ONCE).map(graph_function(gather))
-        return in_parallel(found.prefetch(2).unbatch(), read).batch(_FILES_AT_ONCE)
+        found = indices.batch(records.MOST_AT_ONCE).map(graph_function(gather)).prefetch(2).unbatch()
+        read = in_parallel(found, lambda example: {**example, "contents": tf.io.read_file(example["contents"])})
+        return read.batch(_FILES_AT_ONCE)
     mean_bytes = table.mean_bytes() if isinstance(table, records.Table) else 0
-    return indices.batch(_chunk_size(mean_bytes)).map(graph_function(gather))
+    return indices.batch(records.chunk_size(mean_bytes)).map(graph_function(gather))
 
 
-def look_up(table: records.RandomAccess, indices: tf.data.Dataset) -> tf.data.Dataset:
-    """Examples by their place: (index, ...) one by one -> (contents, label, index, ...) one by one."""
-    return _look_up_chunks(table, indices).prefetch(2).unbatch()
+# --- Running ---
 
 
-def planned(chunks: tf.data.Dataset, plan: Callable) -> tf.data.Dataset:
-    """Chunks with what `plan` makes of them, one example at a time."""
-    from mnet_jax.data.host import graph_function
+def run(dataset: tf.data.Dataset, name: str) -> Iterator[Batch]:
+    """Returns the elements of a tf.data set as NumPy arrays, two made ahead in threads of its own.
 
-    return chunks.map(graph_function(plan)).prefetch(1).unbatch()
+    The order does not depend on the threads' timing.
 
+    Args:
+      dataset: of dicts of tensors.
+      name: of the data set, for the error.
 
-def in_parallel(dataset: tf.data.Dataset, function: Callable) -> tf.data.Dataset:
-    """`dataset.map`, on all cores, in order."""
-    from mnet_jax.data.host import graph_function, tf
-
-    return dataset.map(graph_function(function), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-
-
-def run(dataset: tf.data.Dataset, name: str) -> Iterator[tuple[np.ndarray, ...]]:
-    """Runs a data set in threads of its own, two batches ahead, in an order that does not depend on their timing."""
-    from mnet_jax.data.host import num_cores, tf
+    Raises:
+      ValueError: while iterating, if an example cannot be read.
+    """
+    from mnet_jax.data.tensorflow_setup import tf
 
     options = tf.data.Options()
     options.deterministic = True
-    options.threading.private_threadpool_size = num_cores()
+    options.threading.private_threadpool_size = runtime.num_cores()
     options.threading.max_intra_op_parallelism = 1
     # The arrays share memory with tensors that they keep alive: nothing is copied, nothing is overwritten later.
     running = [dataset.prefetch(2).with_options(options).as_numpy_iterator()]
     unreadable = tf.errors.OpError  # by its own name, because the generator may outlive the module as Python exits
 
-    def batches() -> Iterator[tuple[np.ndarray, ...]]:
+    def batches() -> Iterator[Batch]:
         while running:
             try:
                 arrays = next(running[0])
@@ -249,21 +227,23 @@ def run(dataset: tf.data.Dataset, name: str) -> Iterator[tuple[np.ndarray, ...]]
     return generator
 
 
-def batch(image: np.ndarray, label: np.ndarray, index: np.ndarray) -> Batch:
-    """A batch of real examples."""
-    return {"image": image, "label": label, "mask": np.ones(len(label), np.float32), "index": index}
+def run_stage(dataset: Dataset, stage: str, batch_size: int) -> Iterator[int]:
+    """Yields, for each batch of the training input cut off after one of `STAGES`, its encoded bytes ("read") or 0."""
+    from mnet_jax.data import decode
+    from mnet_jax.data.tensorflow_setup import graph_function, in_parallel, tf
 
+    if stage == "resize":
+        for _ in train_batches(dataset, batch_size=batch_size, seed=0, start_step=0):
+            yield 0
+    chunks = _train_chunks(dataset, batch_size, 0, 0, 0, 1)
+    decoder = decode.Decoder.for_training(dataset.data)
 
-def padded(batches: Iterator[Batch], num_batches: int, batch_size: int, shape: tuple[int, ...]) -> Iterator[Batch]:
-    """Fills batches of images of `shape` up to `batch_size`, and adds empty ones up to `num_batches`."""
-    empty = batch(np.zeros((0, *shape), np.uint8), np.zeros(0, np.int32), np.zeros(0, np.int64))
-    padding = {"index": -1}
-    for _ in range(num_batches):
-        part = next(batches, empty)
-        missing = batch_size - len(part["mask"])
-        yield {
-            key: np.concatenate([value, np.full((missing, *value.shape[1:]), padding.get(key, 0), value.dtype)])
-            if missing
-            else value
-            for key, value in part.items()
-        }
+    def decoded(example: Example) -> dict[str, tf.Tensor]:
+        return {"pixel": tf.reduce_max(decoder.part(example)[:1, :1])}  # needs the picture, does nothing else with it
+
+    if stage == "read":
+        found = chunks.map(graph_function(lambda chunk: {"bytes": tf.strings.length(chunk["contents"])})).unbatch()
+    else:
+        found = in_parallel(decode.planned(chunks, decoder), decoded)
+    for arrays in run(found.batch(batch_size, drop_remainder=True), dataset.info.name):
+        yield int(np.sum(arrays["bytes"])) if stage == "read" else 0

@@ -6,27 +6,28 @@ NAME.incomplete beside its final place, which it takes only when all is there. W
 there again by the next start.
 """
 
-import collections
-import concurrent.futures
 import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import ml_collections
 
-from mnet_jax.data import catalog, folder
-from mnet_jax.data.host import num_cores, tf
-from mnet_jax.data.shrink import Settings, shrinker
+from mnet_jax import files
+from mnet_jax.data import tfds_set
+from mnet_jax.data.annotations import Label
+from mnet_jax.data.folder import File, Folder
+from mnet_jax.data.shrink import Settings, in_order, shrinker
+from mnet_jax.data.tensorflow_setup import tf
+from mnet_jax.data.tfds_set import TFDSSet
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
 NOTE = "mnet_prepare.json"  # in the prepared set: the settings and what came out
 _SAMPLED = 32  # images by which the size is estimated
-_T, _R = TypeVar("_T"), TypeVar("_R")
 
 
 @dataclasses.dataclass
@@ -40,14 +41,14 @@ class Tally:
     left_out: dict[str, str] = dataclasses.field(default_factory=dict)  # name of an image -> what is wrong with it
 
     def count(self, before: bytes, after: bytes) -> None:
-        """One more image."""
+        """Adds one image."""
         self.images += 1
         self.kept += before == after
         self.bytes_before += len(before)
         self.bytes_after += len(after)
 
     def add(self, other: "Tally") -> None:
-        """All of another."""
+        """Adds all of another."""
         for name in ("images", "kept", "bytes_before", "bytes_after"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.left_out |= other.left_out
@@ -93,7 +94,7 @@ def prepare(
     if tf.io.gfile.exists(target):
         return Prepared(target, _earlier(target, note), was_there=True)
     part = target.rstrip("/") + ".incomplete"
-    _claim(part, note)
+    _begin(part, note)
     announce(_estimate(source, settings, part))
     tally = source.write(part, shrinker(settings), progress)
     if not tally.images:
@@ -104,7 +105,7 @@ def prepare(
 
 
 def _earlier(target: str, note: dict[str, object]) -> Tally:
-    """What the note of a finished set says, if it was made with the same settings."""
+    """Returns what the note of a finished set says, if it was made with the same settings."""
     path = os.path.join(target, NOTE)
     if not tf.io.gfile.exists(path):
         raise ValueError(f"{target} is there already and was not made by `mnet prepare`: give another --out")
@@ -113,7 +114,7 @@ def _earlier(target: str, note: dict[str, object]) -> Tally:
     return Tally(**found["tally"])
 
 
-def _claim(part: str, note: dict[str, object]) -> None:
+def _begin(part: str, note: dict[str, object]) -> None:
     """Makes the directory, or finds what an earlier start with the same settings left there."""
     path = os.path.join(part, NOTE)
     if tf.io.gfile.exists(path):
@@ -145,51 +146,37 @@ def _estimate(source: "_Set | _Folder", settings: Settings, part: str) -> Estima
     return Estimate(source.num_images, total, free)
 
 
-def _in_order(function: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[tuple[_T, _R | ValueError]]:
-    """(item, result or what is wrong with it), in the order of the items; a few are under way at once, in threads."""
-
-    def guarded(item: _T) -> _R | ValueError:
-        try:
-            return function(item)
-        except ValueError as error:
-            return error
-
-    waiting: collections.deque = collections.deque()
-    pool = concurrent.futures.ThreadPoolExecutor(num_cores())
-    try:
-        for item in items:
-            waiting.append((item, pool.submit(guarded, item)))
-            if len(waiting) > 4 * num_cores():
-                first, future = waiting.popleft()
-                yield first, future.result()
-        for first, future in waiting:
-            yield first, future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 class _Set:
     """A TFDS set."""
 
     def __init__(self, data: ml_collections.ConfigDict):
-        self._builder = catalog.open_builder(data)
-        self._home = catalog.data_dir(data)
+        self._builder = TFDSSet(data, {}).builder
+        self._home = tfds_set.data_dir(data)
         self.num_images = sum(split.num_examples for split in self._splits())
-        shape = self._builder.info.features["image"].shape
+        features = self._builder.info.features
+        shape = features["image"].shape
         if None not in shape[:2]:
             raise ValueError(f"all images of {data.name} are {shape[0]}x{shape[1]}: there is nothing to prepare")
+        # boxes are shares of the picture and stay right; a map of its pixels would not
+        others = [
+            name for name, one in features.items() if isinstance(one, type(features["image"])) and name != "image"
+        ]
+        if others:
+            raise ValueError(
+                f"{data.name} has {', '.join(others)} of the size of its images: they cannot be shrunk alone"
+            )
 
     def _splits(self) -> "list[tfds.core.SplitInfo]":
         return list(self._builder.info.splits.values())
 
     def target(self, out: str) -> str:
-        """Where the prepared set will be."""
+        """Returns where the prepared set will be."""
         if os.path.abspath(out) == os.path.abspath(self._home) and "://" not in out:
             raise ValueError(f"--out {out} is where the set itself is: give another directory")
         return os.path.join(out, self._builder.info.full_name)
 
     def sample(self, count: int) -> list[bytes]:
-        """The first images."""
+        """Returns the first images."""
         found = []
         for file in self._splits()[0].filepaths:
             for record in _records(str(file)):
@@ -199,7 +186,7 @@ class _Set:
         return found
 
     def write(self, part: str, shrink: Callable[[bytes], bytes], progress: Progress) -> Tally:
-        """All files of the set. A file that is there is whole; its tally lies beside it until the end."""
+        """Writes all files of the set; one that is there is whole, and its tally lies beside it until the end."""
         total, info = Tally(), json.loads(self._read("dataset_info.json"))
         for split, entry in zip(self._splits(), info["splits"], strict=True):
             assert split.name == entry["name"]
@@ -235,11 +222,11 @@ class _Set:
 
 
 def _write_shard(source: str, path: str, split: str, shrink: Callable[[bytes], bytes], progress: Progress) -> Tally:
-    """One file of a set: its examples with smaller images and everything else as it was."""
+    """Writes one file of a set: its examples with smaller images and everything else as it was."""
     tally = Tally()
     examples = (tf.train.Example.FromString(record) for record in _records(source))
     with tf.io.TFRecordWriter(path + ".part") as writer:
-        for place, (example, small) in enumerate(_in_order(lambda example: shrink(_image(example)), examples)):
+        for place, (example, small) in enumerate(in_order(lambda example: shrink(_image(example)), examples)):
             if isinstance(small, ValueError):
                 known = example.features.feature["file_name"].bytes_list.value
                 name = known[0].decode(errors="replace") if known else f"example {place} of {os.path.basename(source)}"
@@ -258,7 +245,7 @@ def _image(example: "tf.train.Example") -> bytes:
 
 
 def _records(path: str) -> Iterator[bytes]:
-    """The serialized examples of a TFRecord or ArrayRecord file."""
+    """Yields the serialized examples of a TFRecord or ArrayRecord file."""
     if ".array_record" in os.path.basename(path):
         from array_record.python.array_record_data_source import ArrayRecordDataSource
 
@@ -273,40 +260,38 @@ class _Folder:
     """A folder of images, one sub-folder a class."""
 
     def __init__(self, data: ml_collections.ConfigDict):
-        self._root = catalog.folder_path(data)
-        self._listing = catalog.listing(data)
+        folder = Folder(data, {"label": Label()})
+        self._root, self._listing = folder.root, folder.listing
         self.num_images = sum(map(len, self._listing.splits.values()))
 
     def target(self, out: str) -> str:
-        """Where the prepared folder will be."""
+        """Returns where the prepared folder will be."""
         inside = os.path.abspath(out) + os.sep
         if "://" not in out and inside.startswith(os.path.abspath(self._root) + os.sep):
             raise ValueError(f"--out {out} is inside the folder itself: give another directory")
         return out
 
     def sample(self, count: int) -> list[bytes]:
-        """Some images, from all over the folder."""
+        """Returns some images, from all over the folder."""
         files = [file.path for files in self._listing.splits.values() for file in files]
         return [_read_bytes(path) for path in files[:: max(1, len(files) // count)][:count]]
 
     def write(self, part: str, shrink: Callable[[bytes], bytes], progress: Progress) -> Tally:
-        """All images, in split/class/."""
+        """Writes all images, in split/class/."""
         total = Tally()
         jobs = list(self._jobs(part))
         for directory in sorted({os.path.dirname(target) for _, target in jobs}):
             tf.io.gfile.makedirs(directory)
 
-        def work(job: tuple[folder.File, str]) -> tuple[bytes, bytes]:
+        def work(job: tuple[File, str]) -> tuple[bytes, bytes]:
             before = _read_bytes(job[0].path)
             if tf.io.gfile.exists(job[1]):  # whole, from an earlier start
                 return before, _read_bytes(job[1])
             after = shrink(before)
-            with tf.io.gfile.GFile(job[1] + ".part", "wb") as file:
-                file.write(after)
-            tf.io.gfile.rename(job[1] + ".part", job[1], overwrite=True)
+            files.write_whole(job[1], after)
             return before, after
 
-        for (file, _), result in _in_order(work, jobs):
+        for (file, _), result in in_order(work, jobs):
             if isinstance(result, ValueError):
                 total.left_out[os.path.relpath(file.path, self._root)] = str(result)
             else:
@@ -314,11 +299,11 @@ class _Folder:
             progress(1)
         return total
 
-    def _jobs(self, part: str) -> Iterator[tuple[folder.File, str]]:
-        """Each file with its new place; a name says what the bytes are unless it cannot."""
+    def _jobs(self, part: str) -> Iterator[tuple[File, str]]:
+        """Yields each file with its new place; a name says what the bytes are unless it cannot."""
         taken = set()
-        for split, files in self._listing.splits.items():
-            for file in files:
+        for split, listed in self._listing.splits.items():
+            for file in listed:
                 # the path below the class, flattened; other kinds of images become JPEGs unless they are small
                 below = os.path.relpath(file.path, self._root).split(os.sep)
                 name = self._listing.class_names[file.label]
@@ -341,6 +326,4 @@ def _read_json(path: str) -> dict:
 
 
 def _write_json(path: str, value: dict) -> None:
-    with tf.io.gfile.GFile(path + ".part", "w") as file:
-        file.write(json.dumps(value, indent=2))
-    tf.io.gfile.rename(path + ".part", path, overwrite=True)
+    files.write_whole(path, json.dumps(value, indent=2))

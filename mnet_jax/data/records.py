@@ -1,23 +1,26 @@
 """Where the encoded examples of one split are, and how tensorflow reads them.
 
-`TFRecords` is read in order; `Table` and `ArrayRecords` at any place: `gather` takes indices int64 [n] and gives
-(encoded images string [n], labels int64 [n]). Of a folder, the images are still paths of files.
+An example is a dict: contents, the encoded image; annotations, {name: parts} (`annotations.Annotation`); and index, its
+place in the split. A chunk is n examples in one dict, [n, ...] each. `TFRecords` is read in order; `Table` and
+`ArrayRecords` at any place: `gather` takes indices int64 [n] and gives a chunk. Of a folder, a table's contents are
+still paths of files.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
-import ml_collections
 import numpy as np
 
-from mnet_jax.data import catalog
-from mnet_jax.data.host import graph_function, tf
+from mnet_jax.data.tensorflow_setup import graph_function, tf
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
+
+Chunk = dict[str, Any]
+Parse = Callable[[tf.Tensor], Chunk]  # serialized examples, string [n] -> contents and annotations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,19 +40,20 @@ class TFRecords:
     shards: tuple[Shard, ...]
     num_examples: int
     num_bytes: int
+    parse: Parse
 
     def part(self, start: int, stop: int) -> TFRecords:
-        """The examples [start, stop) of the split; their indices stay those of the whole split."""
+        """Returns the examples [start, stop) of the split; their indices stay those of the whole split."""
         shards = []
         for shard in self.shards:
             low, high = max(start, shard.first), min(stop, shard.first + shard.take)
             if low < high:
                 shards.append(Shard(shard.path, shard.skip + low - shard.first, high - low, low))
         count = sum(shard.take for shard in shards)
-        return TFRecords(tuple(shards), count, self.num_bytes * count // self.num_examples)
+        return TFRecords(tuple(shards), count, self.num_bytes * count // self.num_examples, self.parse)
 
     def read(self, order: tf.Tensor | None = None) -> tf.data.Dataset:
-        """Yields (serialized example, index int64) of several shards in turn, which come in this `order`."""
+        """Returns (serialized example, index int64) one by one, of several shards in turn, shards in this `order`."""
         paths = tf.constant([shard.path for shard in self.shards])
         numbers = tf.constant([[s.skip, s.take, s.first] for s in self.shards], tf.int64)
 
@@ -73,29 +77,38 @@ class TFRecords:
     def load(self) -> Table:
         """Reads all of the split into memory, still encoded."""
         serialized, index = self.read().batch(self.num_examples).get_single_element()
-        return Table(*parse(tf.gather(serialized, tf.argsort(index))))
+        return Table(**self.parse(tf.gather(serialized, tf.argsort(index))))
+
+    def chunks(self, examples: tf.data.Dataset) -> tf.data.Dataset:
+        """Returns parsed chunks of what `read` yields, so large that planning them together costs little each."""
+
+        def parse(serialized: tf.Tensor, index: tf.Tensor) -> Chunk:
+            return {**self.parse(serialized), "index": index}
+
+        return examples.batch(chunk_size(self.num_bytes // self.num_examples)).map(graph_function(parse))
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
     """Examples in memory: encoded images, or the paths of image files."""
 
-    sources: tf.Tensor  # string [N]
-    labels: tf.Tensor  # int64 [N]
+    contents: tf.Tensor  # string [N]
+    annotations: dict[str, dict[str, tf.Tensor]]  # [N, ...], ragged where lengths differ
     are_paths: bool = False
 
     @property
     def num_examples(self) -> int:
-        """Examples in the split."""
-        return len(self.labels)
+        """How many examples the split has."""
+        return len(self.contents)
 
     def mean_bytes(self) -> int:
-        """Mean size of an encoded image, in bytes."""
-        return int(tf.reduce_mean(tf.cast(tf.strings.length(self.sources), tf.float32)))
+        """Returns the mean size of an encoded image, in bytes."""
+        return int(tf.reduce_mean(tf.cast(tf.strings.length(self.contents), tf.float32)))
 
-    def gather(self, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """(encoded images or paths, labels)."""
-        return tf.gather(self.sources, index), tf.gather(self.labels, index)
+    def gather(self, index: tf.Tensor) -> Chunk:
+        """Returns the examples at these places, int64 [n]; contents may be paths."""
+        found = {"contents": self.contents, "annotations": self.annotations}
+        return {**tf.nest.map_structure(lambda values: tf.gather(values, index), found), "index": index}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,51 +116,46 @@ class ArrayRecords:
     """A split in ArrayRecord files, which can be read at any place."""
 
     source: Sequence[bytes]
+    parse: Parse
 
     @property
     def num_examples(self) -> int:
-        """Examples in the split."""
+        """How many examples the split has."""
         return len(self.source)
 
-    def gather(self, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """(encoded images, labels)."""
+    def gather(self, index: tf.Tensor) -> Chunk:
+        """Returns the examples at these places, int64 [n]."""
 
         def read(index: np.ndarray) -> np.ndarray:
             return np.array(self.source.__getitems__(index.tolist()), object)
 
         serialized = tf.numpy_function(read, [index], tf.string, stateful=False)
-        return parse(tf.ensure_shape(serialized, [None]))
+        return {**self.parse(tf.ensure_shape(serialized, [None])), "index": index}
 
 
 RandomAccess = Table | ArrayRecords
+Split = TFRecords | RandomAccess
+
+MOST_AT_ONCE = 64  # examples that are looked up and planned together
 
 
-def parse(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Serialized TFDS examples, string [n] -> (encoded images, string [n]; labels, int64 [n])."""
-    features = {"image": tf.io.FixedLenFeature([], tf.string), "label": tf.io.FixedLenFeature([], tf.int64)}
-    example = tf.io.parse_example(serialized, features)
-    return example["image"], example["label"]
+def chunk_size(mean_bytes: int) -> int:
+    """Returns how many examples to plan together: so many that it costs little each, and a few MiB at most."""
+    return max(1, min(MOST_AT_ONCE, (8 << 20) // max(mean_bytes, 1)))
 
 
-def open_split(data: ml_collections.ConfigDict, split: str) -> TFRecords | RandomAccess:
-    """A split, or a TFDS slice of one, of the data set that `config.data` names. Raises ValueError if there is none."""
-    catalog.count(data, split)
-    if data.name == "folder":
-        files = catalog.listing(data).splits[split]
-        labels = tf.constant([file.label for file in files], tf.int64)
-        return Table(tf.constant([file.path for file in files]), labels, are_paths=True)
-    return _open_tfds(catalog.open_builder(data), split)
-
-
-def _open_tfds(builder: tfds.core.DatasetBuilder, split: str) -> TFRecords | ArrayRecords:
+def open_tfds(builder: tfds.core.DatasetBuilder, split: str, parse: Parse) -> TFRecords | ArrayRecords:
+    """Returns a split, or a TFDS slice of one, of a prepared data set."""
     import tensorflow_datasets as tfds
 
     if builder.info.file_format.value == "array_record":
-        return ArrayRecords(builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES))
+        return ArrayRecords(
+            builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES), parse
+        )
     shards, first = [], 0
     for file in builder.info.splits[split].file_instructions:
         shards.append(Shard(str(file.filename), file.skip, file.take, first))
         first += file.take
     splits = builder.info.splits.values()
     mean_bytes = sum(info.num_bytes for info in splits) / max(sum(info.num_examples for info in splits), 1)
-    return TFRecords(tuple(shards), first, int(mean_bytes * first))
+    return TFRecords(tuple(shards), first, int(mean_bytes * first), parse)

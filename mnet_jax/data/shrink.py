@@ -1,10 +1,16 @@
-"""One encoded image -> the same image with a short side of so many pixels, as a JPEG."""
+"""One encoded image becomes the same image with a short side of so many pixels, as a JPEG."""
 
+import collections
+import concurrent.futures
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
-from mnet_jax.data import check, crop, decode
-from mnet_jax.data.host import tf
+from mnet_jax.data import croppers, decode, formats, jpeg
+from mnet_jax.data.tensorflow_setup import tf
+from mnet_jax.runtime import num_cores
+
+_T, _R = TypeVar("_T"), TypeVar("_R")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,16 +31,16 @@ class Settings:
 
 
 def shrinker(settings: Settings) -> Callable[[bytes], bytes]:
-    """A function of one image, to be called from any thread.
+    """Returns a function of one image's bytes, to be called from any thread.
 
-    It gives an upright JPEG, or the bytes it was given where the image is no larger than asked for and upright. It
+    It returns an upright JPEG, or the bytes it was given where the image is no larger than asked for and upright. It
     raises ValueError, which says why, for what is not an image.
     """
     short = settings.short_side
 
     def smaller(contents: tf.Tensor) -> tf.Tensor:
         # While it is decoded a JPEG is shrunk to at least twice the wanted size: the filter does the rest.
-        image = decode.decode(contents, crop.whole, reduce_to=(2 * short, 2 * short))
+        image = decode.decode(contents, croppers.whole, reduce_to=(2 * short, 2 * short))
         shape = tf.cast(tf.shape(image)[:2], tf.float64)
         scale = tf.minimum(short / tf.reduce_min(shape), 1.0)  # what is small, but not upright, keeps its size
         size = tf.maximum(tf.cast(tf.round(shape * scale), tf.int32), 1)
@@ -56,27 +62,49 @@ def shrinker(settings: Settings) -> Callable[[bytes], bytes]:
                 _check_whole(contents)
             return small
         except tf.errors.OpError as error:
-            raise ValueError(check.fault(contents) or error.message.splitlines()[0]) from error
+            raise ValueError(formats.fault(contents) or error.message.splitlines()[0]) from error
 
     return shrink
 
 
 def _form(contents: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Height, width and whether it is upright as stored."""
-    from mnet_jax.data import exif
+    """Returns height, width and whether it is upright as stored."""
 
-    def jpeg() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def from_jpeg() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         shape = tf.io.extract_jpeg_shape(contents)
-        return shape[0], shape[1], exif.orientation(contents) == 1
+        return shape[0], shape[1], jpeg.orientation(contents) == 1
 
-    def other() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def from_other() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         shape = tf.shape(tf.io.decode_image(contents, channels=3, expand_animations=False))
         return shape[0], shape[1], tf.constant(True)
 
-    return tf.cond(tf.strings.substr(contents, 0, 3) == b"\xff\xd8\xff", jpeg, other)
+    return tf.cond(tf.strings.substr(contents, 0, len(jpeg.MAGIC)) == jpeg.MAGIC, from_jpeg, from_other)
 
 
 def _check_whole(contents: bytes) -> None:
-    """What is kept as it is was not decoded: a broken image must not pass for a small one."""
-    if not check.is_whole_jpeg(contents[: 1 << 16], contents[-2:]) and (fault := check.fault(contents)):
+    """Raises ValueError for a broken image: what stays as it is was not decoded, and must not pass for a small one."""
+    if not jpeg.is_whole(contents[: 1 << 16], contents[-2:]) and (fault := formats.fault(contents)):
         raise ValueError(fault)
+
+
+def in_order(function: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[tuple[_T, _R | ValueError]]:
+    """Yields (item, result or what is wrong with it) in the order of the items; a few are under way at once."""
+
+    def guarded(item: _T) -> _R | ValueError:
+        try:
+            return function(item)
+        except ValueError as error:
+            return error
+
+    waiting: collections.deque = collections.deque()
+    pool = concurrent.futures.ThreadPoolExecutor(num_cores())
+    try:
+        for item in items:
+            waiting.append((item, pool.submit(guarded, item)))
+            if len(waiting) > 4 * num_cores():
+                first, future = waiting.popleft()
+                yield first, future.result()
+        for first, future in waiting:
+            yield first, future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)

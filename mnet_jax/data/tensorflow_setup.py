@@ -42,10 +42,10 @@ for _kind in ("GPU", "TPU"):
 
 
 def graph_function(function: Callable) -> Callable:
-    """A function of tensors for a data set, whose Python source tensorflow need not rewrite: half the start-up time."""
+    """Returns a function of tensors whose Python source tensorflow need not rewrite: half the start-up time."""
     return tf.autograph.experimental.do_not_convert(function)
 
 
-def num_cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def in_parallel(dataset: tf.data.Dataset, function: Callable) -> tf.data.Dataset:
+    """Returns `dataset.map`, on all cores, in order."""
+    return dataset.map(graph_function(function), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

@@ -1,0 +1,193 @@
+"""Which part of a picture is used, and where it comes to lie in the output: by chance in training, fixed in evaluation.
+
+Boxes are (y, x, height, width), int32 [..., 4], in whole pixels of the upright picture. The functions work on one
+picture or on many at once: leading axes of the shapes are leading axes of the boxes.
+
+`data.crop` names a `Cropper`. A new one, such as the crops of SSD, which look at the boxes, is a class here and a line
+in `train_cropper`.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import math
+from typing import ClassVar, NamedTuple
+
+import ml_collections
+
+from mnet_jax.data.annotations import Parts
+from mnet_jax.data.tensorflow_setup import tf
+
+ATTEMPTS = 10  # as in torchvision's RandomResizedCrop
+NUM_DRAWS = 4 * ATTEMPTS
+
+
+class Cut(NamedTuple):
+    """What a cropper chose; see `crop.Crop`."""
+
+    part: tf.Tensor  # int32 [..., 4]: in the picture, inside it
+    place: tf.Tensor  # int32 [..., 4]: in the output; may reach beyond it, or leave some of it over
+
+
+@dataclasses.dataclass(frozen=True)
+class Cropper(abc.ABC):
+    """A way to choose a cut. It is a function of its arguments: the same cut again where they are the same."""
+
+    size: tuple[int, int]  # (height, width) of the output
+
+    num_draws: ClassVar[int] = 0  # random numbers that it needs
+    # Whether it needs nothing but sizes and draws, and its part fills the output: then many cuts are made at once
+    # before the images are decoded, which is faster. Otherwise `annotations` are given, of one example at a time.
+    in_bulk: ClassVar[bool] = False
+    # A part that shrinks by more than this in height or width is filtered, as Pillow, torchvision and timm do it; up to
+    # there it is sampled as TensorFlow's training pipelines do, in a third of the time.
+    antialias_above: ClassVar[float] = 1.0
+    decode_smaller: ClassVar[bool] = False  # whether a JPEG is decoded 2, 4 or 8 times smaller where that is enough
+    fill: ClassVar[tuple[int, int, int]] = (0, 0, 0)  # red, green and blue of what is left over of the output
+
+    @abc.abstractmethod
+    def cut(self, shape: tf.Tensor, draws: tf.Tensor | None, annotations: dict[str, Parts] | None) -> Cut:
+        """Returns the cut of pictures with `shape` int32 [..., 2].
+
+        Args:
+          shape: height and width.
+          draws: float32 [..., num_draws], uniform in [0, 1); None in evaluation.
+          annotations: the source's parts by the annotation's name, of one example; None where `in_bulk`.
+        """
+
+    def filling(self, part: tf.Tensor) -> Cut:
+        """Returns the cut whose part becomes the whole output."""
+        place = tf.constant([0, 0, *self.size])
+        return Cut(part, tf.broadcast_to(place, tf.shape(part)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Inception(Cropper):
+    """A random box of random size and shape, resized: `inception_box`."""
+
+    area: tuple[float, float]
+    ratio: tuple[float, float]
+
+    num_draws: ClassVar[int] = NUM_DRAWS
+    in_bulk: ClassVar[bool] = True
+    antialias_above: ClassVar[float] = 2.0
+    decode_smaller: ClassVar[bool] = True
+
+    def cut(self, shape: tf.Tensor, draws: tf.Tensor | None, annotations: dict[str, Parts] | None) -> Cut:
+        """Returns a random box that fills the output."""
+        return self.filling(inception_box(shape, draws, self.area, self.ratio))
+
+
+@dataclasses.dataclass(frozen=True)
+class Center(Cropper):
+    """The centre, or all of the picture, resized: `center_box`. That of the evaluation."""
+
+    share: float
+
+    in_bulk: ClassVar[bool] = True
+
+    def cut(self, shape: tf.Tensor, draws: tf.Tensor | None, annotations: dict[str, Parts] | None) -> Cut:
+        """Returns the central box that fills the output."""
+        return self.filling(center_box(shape, self.size, self.share))
+
+
+@dataclasses.dataclass(frozen=True)
+class Pad(Cropper):
+    """The whole picture, resized and moved by up to `pad` pixels of the output up or down, left or right."""
+
+    pad: int
+
+    num_draws: ClassVar[int] = 2
+
+    def cut(self, shape: tf.Tensor, draws: tf.Tensor | None, annotations: dict[str, Parts] | None) -> Cut:
+        """Returns the whole picture in a random place."""
+        offset = tf.cast(draws * (2 * self.pad + 1), tf.int32)
+        return Cut(whole(shape), tf.concat([self.pad - offset, self.size], 0))
+
+
+def train_cropper(data: ml_collections.ConfigDict, size: tuple[int, int]) -> Cropper:
+    """Returns the cropper that `data.crop` names, for an output of `size` (height, width)."""
+    match data.crop:
+        case "inception":
+            return Inception(size, tuple(data.crop_area), tuple(data.crop_ratio))
+        case "pad":
+            return Pad(size, data.crop_pad)
+        case "center":
+            return eval_cropper(data, size)
+    raise AssertionError(data.crop)  # `config.validate` has looked
+
+
+def eval_cropper(data: ml_collections.ConfigDict, size: tuple[int, int]) -> Cropper:
+    """Returns the cropper of the evaluation, for an output of `size` (height, width)."""
+    return Center(size, data.eval_crop)
+
+
+def whole(shape: tf.Tensor) -> tf.Tensor:
+    """Returns the box that is all of a picture."""
+    return tf.concat([tf.zeros_like(shape), shape], -1)
+
+
+def inception_box(
+    shape: tf.Tensor, draws: tf.Tensor, area: tuple[float, float], ratio: tuple[float, float]
+) -> tf.Tensor:
+    """Returns a random box: its share of the picture is uniform in `area`, the log of width over height in `ratio`.
+
+    `draws` float32 [..., NUM_DRAWS] are uniform in [0, 1). The area is uniform as in "Going deeper with convolutions"
+    (section 6), torchvision and timm; `tf.image.sample_distorted_bounding_box` draws the *height* uniformly instead,
+    which makes smaller crops. The first of ten draws that fits is taken; if none does, the largest central box of an
+    allowed ratio.
+    """
+    limits = tf.cast(shape, tf.float64)[..., None, :]
+    low = tf.constant([area[0], math.log(ratio[0]), 0.0, 0.0], tf.float64)
+    high = tf.constant([area[1], math.log(ratio[1]), 1.0, 1.0], tf.float64)
+    tries = tf.reshape(tf.cast(draws, tf.float64), tf.concat([tf.shape(draws)[:-1], [ATTEMPTS, 4]], 0))
+    tries = low + tries * (high - low)  # area, log ratio, place down, place right
+    side = tf.sqrt(tries[..., :1] * limits[..., :1] * limits[..., 1:])
+    stretch = _exp(0.5 * tries[..., 1:2])
+    sizes = tf.maximum(tf.round(tf.concat([side / stretch, side * stretch], -1)), 1.0)  # [..., ATTEMPTS, 2]
+    fits = tf.reduce_all(sizes <= limits, -1)
+
+    # A last row that always fits.
+    widest = tf.round(limits[..., ::-1] * tf.constant([1 / ratio[0], ratio[1]], tf.float64))
+    sizes = tf.concat([sizes, tf.maximum(tf.minimum(limits, widest), 1.0)], -2)
+    places = tf.concat([tries[..., 2:], tf.fill(tf.shape(limits), tf.constant(0.5, tf.float64))], -2)
+    always = tf.ones_like(fits[..., :1])
+    chosen = tf.argmax(tf.concat([fits, always], -1), -1)[..., None]
+    rank = chosen.shape.rank - 1
+    size = tf.gather(sizes, chosen, axis=-2, batch_dims=rank)[..., 0, :]
+    place = tf.gather(places, chosen, axis=-2, batch_dims=rank)[..., 0, :]
+    room = limits[..., 0, :] - size
+    start = tf.minimum(tf.floor(place * (room + 1.0)), room)
+    return tf.cast(tf.concat([start, size], -1), tf.int32)
+
+
+def _exp(x: tf.Tensor) -> tf.Tensor:
+    """Returns the exponential of float64, from additions and products alone.
+
+    Those are exact to the last bit in scalar and vector instructions alike, which libraries' exponentials are not: a
+    box must not depend on where in a vector its image happens to be.
+    """
+    x = x / 8.0
+    series = tf.ones_like(x)
+    for n in range(10, 0, -1):
+        series = 1.0 + x * series / n
+    for _ in range(3):
+        series = series * series  # not a power, which would be the library's again
+    return series
+
+
+def center_box(shape: tf.Tensor, image_size: tuple[int, int], eval_crop: float) -> tf.Tensor:
+    """Returns the evaluation box: the largest central box with the shape of `image_size`, shrunk by `eval_crop`.
+
+    1.0 is the full image. Below, for a square `image_size`, the side is `eval_crop` of the short side. To resize it is
+    the usual "resize the short side to R, crop S at the centre" with eval_crop = S / R (224 / 256 = 0.875), up to the
+    rounding of the box to whole pixels.
+    """
+    if eval_crop == 1.0:
+        return whole(shape)
+    target = tf.constant(image_size, tf.float32)
+    scale = eval_crop * tf.reduce_min(tf.cast(shape, tf.float32) / target, -1, keepdims=True)
+    size = tf.maximum(tf.cast(tf.round(scale * target), tf.int32), 1)
+    # an odd pixel goes above and left, as TensorFlow's pipelines do
+    return tf.concat([(shape - size + 1) // 2, size], -1)

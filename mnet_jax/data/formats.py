@@ -1,0 +1,86 @@
+"""Kinds of image files, told apart by their first bytes: which `decode` reads, and what is wrong with a file.
+
+JPEG (also greyscale, CMYK and progressive), PNG (also 16 bits, palettes), GIF (its first frame), BMP and WebP.
+"""
+
+import concurrent.futures
+import dataclasses
+import hashlib
+
+from mnet_jax.data import jpeg
+from mnet_jax.data.tensorflow_setup import tf
+
+_END = 1 << 16  # bytes at each end of a file that are read to judge it
+READABLE = "JPEG, PNG, GIF, BMP or WebP"
+_NAMES = {jpeg.MAGIC: "JPEG", b"\x89PNG": "PNG", b"GIF8": "GIF", b"BM": "BMP", b"RIFF": "WebP"}
+# What phones and scanners write beside those: said by name, so that its owner knows what to convert.
+_FOREIGN = {
+    b"ftyphei": "HEIC, convert it to JPEG",
+    b"ftypmif1": "HEIF, convert it to JPEG",
+    b"ftypavif": "AVIF, convert it to JPEG",
+    b"ftyp": "a video",
+    b"II*\0": "TIFF, convert it to PNG",
+    b"MM\0*": "TIFF, convert it to PNG",
+    b"%PDF": "PDF",
+}
+
+
+def fault(contents: bytes) -> str | None:
+    """Returns why an image cannot be decoded, or None if it can: it is tried."""
+    name = next((name for mark, name in _NAMES.items() if contents.startswith(mark)), None)
+    if name is None:
+        foreign = next((kind for mark, kind in _FOREIGN.items() if contents[:12].find(mark) in (0, 4)), None)
+        return "empty" if not contents else foreign or "not an image"
+    if has_palette(contents):
+        return "BMP with a palette"
+    try:
+        if name == "JPEG":
+            tf.io.decode_jpeg(contents, channels=3)
+        else:
+            tf.io.decode_image(contents, channels=3, expand_animations=False)
+    except tf.errors.OpError:
+        return f"damaged {name}"
+    return None
+
+
+def has_palette(contents: bytes) -> bool:
+    """Returns whether this is a BMP of at most 8 bits a pixel: its colours' numbers are taken for shades of grey."""
+    return contents.startswith(b"BM") and int.from_bytes(contents[28:30], "little") <= 8
+
+
+# --- Many files ---
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """Whether a file can be used."""
+
+    fault: str | None  # why the file cannot be used
+    digest: str  # of its content
+
+
+def judge(paths: list[str]) -> list[Verdict]:
+    """Returns whether files, local or gs://, are images that can be used, many at a time."""
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        return list(pool.map(_judge, paths))
+
+
+def _judge(path: str) -> Verdict:
+    """Returns whether a file can be used; reads both its ends, and all of it only where that leaves a doubt."""
+    try:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            size = file.size()
+            start = file.read(_END)
+            file.seek(max(size - _END, 0))
+            end = file.read(_END)
+            if jpeg.is_whole(start, end[-2:]):
+                return Verdict(None, _digest(start, end, size.to_bytes(8, "big")))
+            file.seek(0)
+            contents = file.read()
+            return Verdict(fault(contents), _digest(contents))
+    except tf.errors.OpError as error:
+        return Verdict(f"cannot be read: {type(error).__name__}", "")
+
+
+def _digest(*parts: bytes) -> str:
+    return hashlib.blake2b(b"".join(parts), digest_size=16).hexdigest()
