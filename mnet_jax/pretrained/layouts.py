@@ -1,11 +1,12 @@
 """What other libraries call the layers of a plan, and how they lay their arrays out: timm, torchvision and Keras.
 
 A layout names the library's module for each scope of ours (a scope is a path such as "block_03/expand", or
-"block_03/expand/norm" for the norm in it). Names are derived from the resolved plan alone.
+"block_03/expand/norm" for the norm in it), kind of block by kind of block. Names are derived from the resolved plan
+alone.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from mnet_jax.models.plans import Variable
 from mnet_jax.models.variables import list_variables
 
 Modules = dict[str, str]  # our scope -> their module
+# (the network, a block, where the library has it) -> modules of the scopes inside the block
+BlockNames = Callable[[plans.ModelPlan, plans.BlockPlan, str], Modules]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,25 +24,37 @@ class Layout:
     """How one library writes down the variables of a network."""
 
     name: str
-    modules: Callable[[plans.ModelPlan], Modules]
     models: tuple[str, ...]  # the architectures that the library has
     width_rule: str
+    outside: Callable[[plans.ModelPlan], Modules]  # of the layers outside the blocks
+    places: Callable[[plans.ModelPlan], Sequence[str]]  # where the library has each block
+    blocks: Mapping[type[plans.BlockPlan], BlockNames]
+    norms: Mapping[type[plans.Norm], Mapping[str, str]]  # of a norm our leaf -> theirs
+    leaves: Mapping[str, str]  # of anything else
     separator: str  # between a module's name and a leaf's
-    leaves: Mapping[str, str]  # our leaf -> theirs; "norm/bias" is that of a norm
     axes: tuple[int, ...]  # their axes of a convolution's kernel, in our order: [k, k, in, out]
     depthwise_axes: tuple[int, ...]  # to [k, k, 1, C]
     dense_axes: tuple[int, ...]  # to [in, out]
 
+    def modules(self, plan: plans.ModelPlan) -> Modules:
+        """Returns the library's module for each scope of the plan."""
+        modules = self.outside(plan)
+        for block, place in zip(plan.blocks, self.places(plan), strict=True):
+            modules[block.name] = place  # holds layer_scale
+            inside = self.blocks[type(block)](plan, block, place)
+            modules |= {f"{block.name}/{ours}": theirs for ours, theirs in inside.items()}
+        return modules
+
     def names(self, plan: plans.ModelPlan) -> Iterator[tuple[Variable, str]]:
-        """Every variable of the plan, with its name in the library's files."""
-        modules = self.modules(plan)
+        """Returns every variable of the plan, with its name in the library's files."""
+        modules, norm = self.modules(plan), self.norms[type(plan.norm)]
         for variable in list_variables(plan):
             *scope, leaf = variable.path
-            key = f"norm/{leaf}" if scope[-1] == "norm" else leaf
-            yield variable, modules["/".join(scope)] + self.separator + self.leaves[key]
+            theirs = norm[leaf] if scope[-1] == "norm" else self.leaves[leaf]
+            yield variable, modules["/".join(scope)] + self.separator + theirs
 
     def kernel_axes(self, variable: Variable, rank: int) -> tuple[int, ...]:
-        """The order in which to take the axes of their array of `rank` axes."""
+        """Returns the order in which to take the axes of their array of `rank` axes."""
         if not variable.path[-1].endswith("kernel"):
             return tuple(range(rank))
         if rank == 2:
@@ -47,7 +62,7 @@ class Layout:
         return self.depthwise_axes if variable.path[-1] == "depthwise_kernel" else self.axes
 
     def view(self, array: np.ndarray, variable: Variable) -> np.ndarray:
-        """Their array with our axes, without a copy; whether the shape is the variable's is for the caller to see."""
+        """Returns their array with our axes, without a copy; whether the shape is the variable's the caller sees."""
         axes = self.kernel_axes(variable, array.ndim)
         if len(axes) != array.ndim:
             return array
@@ -60,12 +75,9 @@ _TORCH_LEAVES = {
     "kernel": "weight",
     "depthwise_kernel": "weight",
     "bias": "bias",
-    "norm/scale": "weight",
-    "norm/bias": "bias",
-    "norm/mean": "running_mean",
-    "norm/var": "running_var",
     "layer_scale": "layer_scale.gamma",
 }
+_TORCH_NORMS = {plans.BatchNorm: {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}}
 _TORCH_AXES = {"axes": (2, 3, 1, 0), "depthwise_axes": (2, 3, 1, 0), "dense_axes": (1, 0)}
 
 
@@ -87,46 +99,56 @@ _TIMM_STAGES = {
 }
 
 
-def _timm_block(block: plans.BlockPlan) -> Modules:
-    match block:
-        case blocks.ConvBlockPlan():
-            return {"conv": "conv", "conv/norm": "bn1"}
-        case blocks.SeparablePlan():
-            return {"depthwise": "conv_dw", "depthwise/norm": "bn1", "pointwise": "conv_pw", "pointwise/norm": "bn2"}
-        case blocks.InvertedResidualPlan(expand=None):
-            return {
-                "depthwise": "conv_dw",
-                "depthwise/norm": "bn1",
-                "se/reduce": "se.conv_reduce",
-                "se/expand": "se.conv_expand",
-                "project": "conv_pw",
-                "project/norm": "bn2",
-            }
-        case blocks.InvertedResidualPlan():
-            return {
-                "expand": "conv_pw",
-                "expand/norm": "bn1",
-                "depthwise": "conv_dw",
-                "depthwise/norm": "bn2",
-                "se/reduce": "se.conv_reduce",
-                "se/expand": "se.conv_expand",
-                "project": "conv_pwl",
-                "project/norm": "bn3",
-            }
-        case blocks.FusedInvertedBottleneckPlan():
-            return {"expand": "conv_exp", "expand/norm": "bn1", "project": "conv_pwl", "project/norm": "bn2"}
-        case blocks.UniversalInvertedBottleneckPlan():
-            theirs = {
-                "start_depthwise": "dw_start",
-                "expand": "pw_exp",
-                "middle_depthwise": "dw_mid",
-                "project": "pw_proj",
-            }
-            return {ours: f"{name}.conv" for ours, name in theirs.items()} | {
-                f"{ours}/norm": f"{name}.bn" for ours, name in theirs.items()
-            }
-        case blocks.MultiQueryAttentionPlan():
-            return {
+def _timm_outside(plan: plans.ModelPlan) -> Modules:
+    modules = {"stem": "conv_stem", "stem/norm": "bn1", "classifier": "classifier", "head": "conv_head"}
+    if plan.head is None:
+        return modules | {"last_conv": "conv_head", "last_conv/norm": "bn2"}
+    last = f"blocks.{len(_TIMM_STAGES[plan.name])}.0"
+    return modules | {"last_conv": f"{last}.conv", "last_conv/norm": f"{last}.bn1", "head/norm": "norm_head"}
+
+
+def _timm_places(plan: plans.ModelPlan) -> list[str]:
+    stages = _TIMM_STAGES[plan.name]
+    return [f"blocks.{stage}.{index}" for stage, length in enumerate(stages) for index in range(length)]
+
+
+def _timm(names: Mapping[str, str]) -> BlockNames:
+    """Names that are the same in each block of a kind."""
+    return lambda plan, block, place: {ours: f"{place}.{theirs}" for ours, theirs in names.items()}
+
+
+def _timm_inverted_residual(plan: plans.ModelPlan, block: blocks.InvertedResidualPlan, place: str) -> Modules:
+    """Numbered in the order of running, and the last convolution has another name where there are three."""
+    convs = {"depthwise": "conv_dw", "project": "conv_pw"}
+    if block.expand is not None:
+        convs = {"expand": "conv_pw", "depthwise": "conv_dw", "project": "conv_pwl"}
+    norms = {f"{layer}/norm": f"bn{number}" for number, layer in enumerate(convs, 1)}
+    return _timm(convs | norms | {"se/reduce": "se.conv_reduce", "se/expand": "se.conv_expand"})(plan, block, place)
+
+
+_TIMM_UIB = {"start_depthwise": "dw_start", "expand": "pw_exp", "middle_depthwise": "dw_mid", "project": "pw_proj"}
+
+TIMM = Layout(
+    name="timm",
+    models=tuple(_TIMM_STAGES),
+    width_rule="timm",
+    outside=_timm_outside,
+    places=_timm_places,
+    blocks={
+        blocks.ConvBlockPlan: _timm({"conv": "conv", "conv/norm": "bn1"}),
+        blocks.SeparablePlan: _timm(
+            {"depthwise": "conv_dw", "depthwise/norm": "bn1", "pointwise": "conv_pw", "pointwise/norm": "bn2"}
+        ),
+        blocks.InvertedResidualPlan: _timm_inverted_residual,
+        blocks.FusedInvertedBottleneckPlan: _timm(
+            {"expand": "conv_exp", "expand/norm": "bn1", "project": "conv_pwl", "project/norm": "bn2"}
+        ),
+        blocks.UniversalInvertedBottleneckPlan: _timm(
+            {ours: f"{theirs}.conv" for ours, theirs in _TIMM_UIB.items()}
+            | {f"{ours}/norm": f"{theirs}.bn" for ours, theirs in _TIMM_UIB.items()}
+        ),
+        blocks.MultiQueryAttentionPlan: _timm(
+            {
                 "norm": "norm",
                 "query": "attn.query.proj",
                 "key_depthwise": "attn.key.down_conv",
@@ -137,29 +159,11 @@ def _timm_block(block: plans.BlockPlan) -> Modules:
                 "value": "attn.value.proj",
                 "output": "attn.output.proj",
             }
-    raise TypeError(block)
-
-
-def _timm_modules(plan: plans.ModelPlan) -> Modules:
-    modules = {"stem": "conv_stem", "stem/norm": "bn1", "classifier": "classifier", "head": "conv_head"}
-    stages = _TIMM_STAGES[plan.name]
-    places = [f"blocks.{stage}.{index}" for stage, length in enumerate(stages) for index in range(length)]
-    for block, place in zip(plan.blocks, places, strict=True):
-        modules[block.name] = place  # holds layer_scale
-        modules |= {f"{block.name}/{ours}": f"{place}.{theirs}" for ours, theirs in _timm_block(block).items()}
-    if plan.head is None:
-        return modules | {"last_conv": "conv_head", "last_conv/norm": "bn2"}
-    last = f"blocks.{len(stages)}.0"
-    return modules | {"last_conv": f"{last}.conv", "last_conv/norm": f"{last}.bn1", "head/norm": "norm_head"}
-
-
-TIMM = Layout(
-    name="timm",
-    modules=_timm_modules,
-    models=tuple(_TIMM_STAGES),
-    width_rule="timm",
-    separator=".",
+        ),
+    },
+    norms=_TORCH_NORMS,
     leaves=_TORCH_LEAVES,
+    separator=".",
     **_TORCH_AXES,
 )
 
@@ -167,9 +171,9 @@ TIMM = Layout(
 # --- torchvision: mobilenetv2.py and mobilenetv3.py, modules numbered within nn.Sequential ---
 
 
-def _torchvision_modules(plan: plans.ModelPlan) -> Modules:
+def _torchvision_outside(plan: plans.ModelPlan) -> Modules:
     last = f"features.{len(plan.blocks) + 1}"
-    modules = {
+    return {
         "stem": "features.0.0",
         "stem/norm": "features.0.1",
         "last_conv": f"{last}.0",
@@ -177,29 +181,36 @@ def _torchvision_modules(plan: plans.ModelPlan) -> Modules:
         "head": "classifier.0",
         "classifier": "classifier.1" if plan.head is None else "classifier.3",
     }
-    for number, block in enumerate(plan.blocks, 1):
-        layers = [layer.name for layer in block.layers]
-        for place, layer in enumerate(layers):
-            name = f"{block.name}/{layer}"
-            if layer == "se":
-                modules[f"{name}/reduce"] = f"features.{number}.block.{place}.fc1"
-                modules[f"{name}/expand"] = f"features.{number}.block.{place}.fc2"
-            elif plan.name == "v2" and layer == "project":  # convolution and norm are not wrapped there
-                modules[name] = f"features.{number}.conv.{place}"
-                modules[f"{name}/norm"] = f"features.{number}.conv.{place + 1}"
-            else:
-                inside = f"features.{number}.{'conv' if plan.name == 'v2' else 'block'}.{place}"
-                modules[name], modules[f"{name}/norm"] = f"{inside}.0", f"{inside}.1"
+
+
+def _torchvision_places(plan: plans.ModelPlan) -> list[str]:
+    inside = "conv" if plan.name == "v2" else "block"
+    return [f"features.{number}.{inside}" for number in range(1, len(plan.blocks) + 1)]
+
+
+def _torchvision_inverted_residual(plan: plans.ModelPlan, block: blocks.InvertedResidualPlan, place: str) -> Modules:
+    modules = {}
+    for number, layer in enumerate(block.layers):
+        name, theirs = layer.name, f"{place}.{number}"
+        if layer is block.squeeze_excite:
+            modules |= {f"{name}/reduce": f"{theirs}.fc1", f"{name}/expand": f"{theirs}.fc2"}
+        elif plan.name == "v2" and layer is block.project:  # convolution and norm are not wrapped there
+            modules |= {name: theirs, f"{name}/norm": f"{place}.{number + 1}"}
+        else:
+            modules |= {name: f"{theirs}.0", f"{name}/norm": f"{theirs}.1"}
     return modules
 
 
 TORCHVISION = Layout(
     name="torchvision",
-    modules=_torchvision_modules,
     models=("v2", "v3_large", "v3_small"),
     width_rule="torchvision",
-    separator=".",
+    outside=_torchvision_outside,
+    places=_torchvision_places,
+    blocks={blocks.InvertedResidualPlan: _torchvision_inverted_residual},
+    norms=_TORCH_NORMS,
     leaves=_TORCH_LEAVES,
+    separator=".",
     **_TORCH_AXES,
 )
 
@@ -226,68 +237,64 @@ _KERAS_ENDS = {
 }
 
 
-def _keras_modules(plan: plans.ModelPlan) -> Modules:
-    family = plan.name[:2]
-    modules = dict(_KERAS_ENDS[family])
-    for number, block in enumerate(plan.blocks):
-        ours = block.name
-        if family == "v1":
-            for layer, theirs in (("depthwise", "dw"), ("pointwise", "pw")):
-                modules[f"{ours}/{layer}"] = f"conv_{theirs}_{number + 1}"
-                modules[f"{ours}/{layer}/norm"] = f"conv_{theirs}_{number + 1}_bn"
-            continue
-        later = f"block_{number}" if family == "v2" else f"expanded_conv_{number}"
-        prefix = later if number else "expanded_conv"
-        for layer in ("expand", "depthwise", "project"):
-            modules[f"{ours}/{layer}"] = f"{prefix}_{layer}"
-            modules[f"{ours}/{layer}/norm"] = f"{prefix}_{layer}_bn"
-        modules[f"{ours}/se/reduce"] = f"{prefix}_squeeze_excite_conv"
-        modules[f"{ours}/se/expand"] = f"{prefix}_squeeze_excite_conv_1"
-    return modules
+def _keras_places(plan: plans.ModelPlan) -> list[str]:
+    """Of V1 the numbers of the blocks, of the others what their names begin with."""
+    family, numbers = plan.name[:2], range(len(plan.blocks))
+    if family == "v1":
+        return [str(number + 1) for number in numbers]
+    later = "block" if family == "v2" else "expanded_conv"
+    return [f"{later}_{number}" if number else "expanded_conv" for number in numbers]
+
+
+def _keras_separable(plan: plans.ModelPlan, block: blocks.SeparablePlan, place: str) -> Modules:
+    names = {"depthwise": f"conv_dw_{place}", "pointwise": f"conv_pw_{place}"}
+    return names | {f"{layer}/norm": f"{theirs}_bn" for layer, theirs in names.items()}
+
+
+def _keras_inverted_residual(plan: plans.ModelPlan, block: blocks.InvertedResidualPlan, place: str) -> Modules:
+    names = {layer: f"{place}_{layer}" for layer in ("expand", "depthwise", "project")}
+    gate = {"se/reduce": f"{place}_squeeze_excite_conv", "se/expand": f"{place}_squeeze_excite_conv_1"}
+    return names | {f"{layer}/norm": f"{theirs}_bn" for layer, theirs in names.items()} | gate
 
 
 KERAS = Layout(
     name="keras",
-    modules=_keras_modules,
     models=("v1", "v2", "v3_large", "v3_small", "v3_large_minimalistic", "v3_small_minimalistic"),
     width_rule="tf",
+    outside=lambda plan: dict(_KERAS_ENDS[plan.name[:2]]),
+    places=_keras_places,
+    blocks={blocks.SeparablePlan: _keras_separable, blocks.InvertedResidualPlan: _keras_inverted_residual},
+    norms={plans.BatchNorm: {"scale": "gamma", "bias": "beta", "mean": "moving_mean", "var": "moving_variance"}},
+    leaves={"kernel": "kernel", "depthwise_kernel": "kernel", "bias": "bias"},
     separator="/",
-    leaves={
-        "kernel": "kernel",
-        "depthwise_kernel": "kernel",
-        "bias": "bias",
-        "norm/scale": "gamma",
-        "norm/bias": "beta",
-        "norm/mean": "moving_mean",
-        "norm/var": "moving_variance",
-    },
     axes=(0, 1, 2, 3),
     depthwise_axes=(0, 1, 3, 2),
     dense_axes=(0, 1),
 )
 
-# --- Keras 3's .weights.h5 of its first versions: no names, each kind of layer is counted in the order of the model ---
+
+class _NumberedLayout(Layout):
+    """Keras 3's .weights.h5 of its first versions: no names, each kind of layer is counted in the model's order."""
+
+    def modules(self, plan: plans.ModelPlan) -> Modules:
+        counts: dict[str, int] = {}
+        modules = {}
+        for variable in list_variables(plan):
+            scope = "/".join(variable.path[:-1])
+            if scope in modules:
+                continue
+            if variable.path[-1] == "depthwise_kernel":
+                kind = "depthwise_conv2d"
+            elif variable.path[-2] == "norm":
+                kind = "batch_normalization"
+            else:
+                kind = "dense" if scope == "classifier" and plan.name == "v2" else "conv2d"
+            number = counts.get(kind, 0)
+            counts[kind] = number + 1
+            modules[scope] = f"{kind}_{number}" if number else kind
+        return modules
 
 
-def _keras_numbered_modules(plan: plans.ModelPlan) -> Modules:
-    counts: dict[str, int] = {}
-    modules = {}
-    for variable in list_variables(plan):
-        scope = "/".join(variable.path[:-1])
-        if scope in modules:
-            continue
-        if variable.path[-1] == "depthwise_kernel":
-            kind = "depthwise_conv2d"
-        elif variable.path[-2] == "norm":
-            kind = "batch_normalization"
-        else:
-            kind = "dense" if scope == "classifier" and plan.name == "v2" else "conv2d"
-        number = counts.get(kind, 0)
-        counts[kind] = number + 1
-        modules[scope] = f"{kind}_{number}" if number else kind
-    return modules
-
-
-KERAS_NUMBERED = dataclasses.replace(KERAS, modules=_keras_numbered_modules)
+KERAS_NUMBERED = _NumberedLayout(**{field.name: getattr(KERAS, field.name) for field in dataclasses.fields(KERAS)})
 
 LAYOUTS = {layout.name: layout for layout in (TIMM, TORCHVISION, KERAS)}

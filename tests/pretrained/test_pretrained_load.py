@@ -218,7 +218,7 @@ def test_timm_file_without_config_must_say_whose_it_is(tmp_path, lines):
 
 
 def test_wrong_places_and_names(tmp_path):
-    assert "no checkpoint in" in refused(tmp_path)
+    assert "is the directory of a run: commands take it as --checkpoint" in refused(tmp_path)
     assert "no such file" in refused(tmp_path / "none.h5")
     assert "Did you mean 'keras/mobilenet_0.25_224'?" in refused("keras/mobilenet_0.25_22")
     assert "it is deeper than MobileNetV2" in refused("timm/mobilenetv2_110d.ra_in1k")
