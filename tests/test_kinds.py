@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-sys.path[:0] = [str(pathlib.Path(__file__).parent / room) for room in ("models", "deploy")]
+sys.path.insert(0, str(pathlib.Path(__file__).parent / "models"))
+sys.path.insert(0, str(pathlib.Path(__file__).parent / "deploy"))
 from networks import fold, random_variables
 from test_models_blocks import CASES
 from test_models_mobilenet import multiply_adds, plain_conv
