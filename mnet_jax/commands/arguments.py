@@ -6,7 +6,9 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mnet_jax.data.catalog import DatasetInfo
+    import ml_collections
+
+    from mnet_jax.data.dataset import Dataset
     from mnet_jax.trained import Trained
 
 
@@ -106,18 +108,27 @@ def check_data(args: argparse.Namespace) -> None:
         raise ValueError(f"--folder goes with --data folder, not with --data {args.data}: give one of them")
 
 
-def open_data(args: argparse.Namespace, trained: "Trained") -> "DatasetInfo":
-    """Puts the choice into the model's config and looks the data set up.
+def open_data(
+    args: argparse.Namespace, trained: "Trained", *, image_size: tuple[int, int] | None = None
+) -> "tuple[Dataset, ml_collections.ConfigDict]":
+    """Returns the data set of `add_data` and the model's config with it in its section `data`.
 
     Its images are normalised as the network is used to, whatever the statistics of this set.
+
+    Args:
+      args: the command line's.
+      trained: the model; its own config stays as it is.
+      image_size: (height, width) of the images; None: as in the model's evaluation.
 
     Raises:
       ValueError: if it is not there, or has other classes than the model.
     """
-    from mnet_jax.data import catalog
+    from mnet_jax.data.dataset import Dataset
+    from mnet_jax.trained import annotations
 
     check_data(args)
-    data = trained.config.data
+    config = trained.config.copy_and_resolve_references()
+    data = config.data
     if args.data is not None or args.folder is not None:
         data.name = "folder" if args.folder is not None else args.data
         data.train_split = data.eval_split = None  # those of the training set
@@ -127,17 +138,19 @@ def open_data(args: argparse.Namespace, trained: "Trained") -> "DatasetInfo":
         data.data_dir = args.data_dir
     if args.split is not None:
         data.eval_split = args.split
+    if image_size is not None:
+        data.image_size = tuple(image_size)
 
-    info = catalog.describe(data)
-    complaint = catalog.complaint(data)
-    if complaint:
+    dataset = Dataset.open(data, annotations(config))
+    if complaint := dataset.complaint():
         print(f"mnet: {complaint}", file=sys.stderr)
-    _check_classes(info.class_names, trained.class_names, info.name)
-    return dataclasses.replace(info, mean=trained.info.mean, std=trained.info.std)
+    _check_classes(dataset.info.class_names, trained.class_names, dataset.info.name)
+    info = dataclasses.replace(dataset.info, mean=trained.info.mean, std=trained.info.std)
+    return dataclasses.replace(dataset, info=info), config
 
 
 def _check_classes(found: tuple[str, ...], known: tuple[str, ...], name: str) -> None:
-    """Labels are numbers: they mean the same classes only where the names agree, in order."""
+    """Raises ValueError for another number of classes, and warns of other names: labels are compared by number."""
     if len(found) != len(known):
         raise ValueError(
             f"{name} has {len(found)} classes, the checkpoint knows {len(known)}: "

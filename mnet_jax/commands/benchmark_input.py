@@ -6,7 +6,10 @@ import json
 import statistics
 import time
 from collections.abc import Iterator
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    import ml_collections
 
 _DRAIN = 8  # batches thrown away: more than are prepared ahead
 _NAMES = {
@@ -41,15 +44,19 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     """Measures each stage with those before it, in turn, and prints what each adds."""
     if args.batch_size < 1 or args.seconds <= 0 or args.rounds < 1:
         raise ValueError("--batch_size, --seconds and --rounds must be above 0")
-    data = _data(args)
-    from mnet_jax.data import catalog, pipeline, stages
-    from mnet_jax.data.host import num_cores
+    config = _config(args)
+    from mnet_jax.data import pipeline
+    from mnet_jax.data.dataset import Dataset
+    from mnet_jax.runtime import num_cores
+    from mnet_jax.trained import annotations
     from mnet_jax.training.parallel import Devices
 
-    info = catalog.describe(data)
+    dataset = Dataset.open(config.data, annotations(config))
     devices = Devices(1)
-    batches = pipeline.train_batches(data, info, batch_size=args.batch_size, seed=0, start_step=0)
-    running: dict[str, Iterator] = {stage: stages.run(data, info, stage, args.batch_size) for stage in stages.STAGES}
+    batches = pipeline.train_batches(dataset, batch_size=args.batch_size, seed=0, start_step=0)
+    running: dict[str, Iterator] = {
+        stage: pipeline.run_stage(dataset, stage, args.batch_size) for stage in pipeline.STAGES
+    }
     running["device"] = devices.feed(batches)
     seconds: dict[str, list[float]] = {stage: [] for stage in running}
     read = [0, 0]  # bytes, batches
@@ -60,7 +67,7 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     for part in (*running.values(), batches):
         part.close()  # tensorflow's threads must not outlive the program's last line
     each = {stage: statistics.median(values) for stage, values in seconds.items()}
-    result = _result(each, read, args, info.name, num_cores(), devices.local[0].device_kind)
+    result = _result(each, read, args, dataset.info.name, num_cores(), devices.local[0].device_kind)
     if args.json:
         print(json.dumps(result, indent=2), file=out)
     else:
@@ -68,25 +75,21 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     return 0
 
 
-def _data(args: argparse.Namespace) -> "object":
-    """`config.data` as the arguments say."""
-    if args.config:
-        from absl import flags
+def _config(args: argparse.Namespace) -> "ml_collections.ConfigDict":
+    """Returns the config of `--config`, or the default one, with what the other arguments say of its data."""
+    from mnet_jax import config as configs
+    from mnet_jax import schema
 
-        from mnet_jax.training import command
-
-        data = command.parse(["mnet benchmark input", "--config", args.config], flags.FlagValues())[0].data
-    else:
-        from mnet_jax import schema
-
-        data = schema.get_config().data
+    config = configs.load(args.config) if args.config else schema.get_config()
+    data = config.data
+    if not args.config:
         data.name, data.folder = args.data or "folder", args.folder
     for name in ("data_dir", "image_size", "cache_mb"):
         if getattr(args, name) is not None:
             data[name] = getattr(args, name)
     if data.image_size is None:
         raise ValueError("this config takes its image size from a checkpoint: give --image_size")
-    return data
+    return config
 
 
 def _time(batches: Iterator, seconds: float, read: list[int] | None) -> tuple[int, float]:

@@ -1,4 +1,4 @@
-"""`mnet evaluate`: top-1, top-5 and loss of a checkpoint, by the config that it carries."""
+"""`mnet evaluate`: the task's metrics of a checkpoint, by the config that it carries."""
 
 import argparse
 import dataclasses
@@ -24,21 +24,29 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
 
     from mnet_jax.runtime import cache_compilations
     from mnet_jax.trained import build_model, build_task
+    from mnet_jax.training.batches import ImageBatches
     from mnet_jax.training.evaluation import Evaluator
     from mnet_jax.training.parallel import Devices
-    from mnet_jax.training.reporting import plain_number
+    from mnet_jax.training.reporting.run_files import plain_number
 
     cache_compilations()
     trained = arguments.load_model(args)
-    info = arguments.open_data(args, trained)
-    config = trained.config
-
+    dataset, config = arguments.open_data(args, trained)
+    info = dataset.info
     devices = Devices()
     wanted = args.batch_size or min(config.eval.batch_size, _IMAGES_PER_DEVICE * devices.count, info.num_eval)
     device_batch = -(-wanted // devices.count)
     place = f"{info.name}, split {info.eval_split}"
     print(f"mnet: evaluating {info.num_eval:,} images of {place}", file=sys.stderr)
-    evaluator = Evaluator(build_model(config, info), build_task(config, info), config, info, devices, device_batch)
+    task = build_task(config, info)
+    evaluator = Evaluator(
+        build_model(config, info, task=task),
+        task,
+        ImageBatches(dataset, config.seed),
+        devices,
+        device_batch=device_batch,
+        num_images=info.num_eval,
+    )
     metrics = evaluator(devices.replicate(trained.variables))
 
     averaged = "averaged" if args.ema and config.ema.decay > 0 else "raw"
@@ -62,9 +70,8 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
         print(f"checkpoint  {trained.path} (step {trained.step:,}, {averaged} weights)", file=out)
     print(f"data        {place}", file=out)
     print(f"images      {metrics['num_images']:,}", file=out)
-    print(f"top-1       {100 * metrics['top1']:.2f} %", file=out)
-    print(f"top-5       {100 * metrics['top5']:.2f} %", file=out)
-    print(f"loss        {metrics['loss']:.4f}", file=out)
+    for metric in task.metrics:
+        print(f"{metric.label:<11} {metric.show(metrics[metric.name])}", file=out)
     if accuracy is not None:
         top5 = "" if accuracy.top5 is None else f", top-5 {accuracy.top5:.2f} %"
         print(

@@ -81,7 +81,9 @@ def embed(args: argparse.Namespace, *, classes: bool) -> Embeddings:
     Raises:
       ValueError: in one line, if there is no such model, or nothing to run it on.
     """
-    from mnet_jax.data import catalog, folder
+    from mnet_jax.data import folder
+    from mnet_jax.data.annotations import Label
+    from mnet_jax.data.dataset import Dataset
     from mnet_jax.runtime import cache_compilations
     from mnet_jax.trained import build_model, build_task
     from mnet_jax.training.embeddings import Extractor
@@ -92,19 +94,21 @@ def embed(args: argparse.Namespace, *, classes: bool) -> Embeddings:
     config = trained.config.copy_and_resolve_references()
     data = config.data
     data.name, data.folder, data.manifest, data.split_from = "folder", args.folder, None, None
-    root = catalog.folder_path(data)
+    data.train_split = data.eval_split = None
+    root = folder.folder_path(data)
     unsorted = not classes and not folder.has_classes(root)
-    data.train_split, data.eval_split = None, folder.UNSORTED if unsorted else None
-    listing = catalog.listing(data)
-    if complaint := listing.complaint(root):
+    dataset = Dataset.open(data, {} if unsorted else {"label": Label()})
+    listing = dataset.listing
+    if complaint := dataset.complaint():
         print(f"mnet: {complaint}", file=sys.stderr)
     info = dataclasses.replace(trained.info, num_classes=max(1, trained.info.num_classes))
+    task = build_task(config, info)
     extract = Extractor(
-        build_model(config, info),
-        build_task(config, info),
+        build_model(config, info, task=task),
+        task,
         trained.variables,
         config,
-        info,
+        dataset,
         Devices(),
         directory=None,
         log=lambda line: print(f"mnet: {line}", file=sys.stderr),

@@ -34,54 +34,48 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     paths = find_images(args.images)
 
     import jax
-    import jax.numpy as jnp
 
+    from mnet_jax import config as configs
+    from mnet_jax import tasks
     from mnet_jax.data import decode
-    from mnet_jax.data.pipeline import image_shape
     from mnet_jax.runtime import cache_compilations
     from mnet_jax.trained import build_model, build_task
 
     cache_compilations()
     trained = arguments.load_model(args)
-    data = trained.config.data
+    data, face = trained.config.data, tasks.face(trained.config.task.name, "predict")
     model, task = build_model(trained.config, trained.info), build_task(trained.config, trained.info)
-    names = trained.class_names
-    top = min(args.top, len(names))
+    image_size = configs.image_size(data)
 
     @jax.jit
-    def best(pixels: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """uint8 [N, H, W, 3] -> probabilities float32 [N, top] and classes int32 [N, top]."""
-        logits = model.apply(variables, task.eval_inputs({"image": pixels}), train=False)
-        return jax.lax.top_k(jax.nn.softmax(logits.astype(jnp.float32)), top)
+    def select(pixels: jax.Array) -> dict[str, jax.Array]:
+        """Returns what people read of the outputs for images uint8 [N, H, W, 3], [N, ...] each."""
+        return face.select(model.apply(variables, task.eval_inputs({"image": pixels}), train=False), args.top)
 
     variables = jax.device_put(trained.variables)
     size = min(args.batch_size or _BATCH_SIZE, len(paths))
     results, failed = [], False
     for part in _parts(paths, size):
-        pixels = np.zeros((size, *image_shape(data), 3), np.uint8)  # of one shape always: one compilation
+        pixels = np.zeros((size, *image_size, 3), np.uint8)  # of one shape always: one compilation
         errors: dict[int, str] = {}
         for place, path in enumerate(part):
             try:
                 image = decode.load_image(path)
-                pixels[place] = decode.eval_crop(image, image_shape(data), data.eval_crop, data.interpolation)
+                pixels[place] = decode.eval_crop(image, image_size, data.eval_crop, data.interpolation)
             except (ValueError, OSError) as error:
                 errors[place] = " ".join(str(error).split())
         if len(errors) < len(part):
-            probabilities, classes = map(np.asarray, best(pixels))
+            selected = jax.tree.map(np.asarray, select(pixels))
         for place, path in enumerate(part):
             if place in errors:
                 failed = True
                 print(f"mnet: {errors[place]}", file=sys.stderr)
                 results.append({"image": path, "error": errors[place]})
                 continue
-            rows = list(zip(classes[place].tolist(), probabilities[place].tolist(), strict=True))
-            results.append(
-                {"image": path, "predictions": [{"class": names[c], "index": c, "probability": p} for c, p in rows]}
-            )
+            described = face.describe({name: values[place] for name, values in selected.items()}, trained.info)
+            results.append({"image": path, **described})
             if not args.json:
-                print(path, file=out)
-                for index, probability in rows:
-                    print(f"  {100 * probability:6.2f} %  {names[index]}", file=out)
+                print("\n".join([path, *face.lines(described)]), file=out)
         out.flush()
     if args.json:
         print(json.dumps({"checkpoint": trained.path, "step": trained.step, "images": results}, indent=2), file=out)

@@ -169,11 +169,13 @@ def lower(
 
 
 def _describe(config: "ml_collections.ConfigDict") -> "DatasetInfo":
-    """The data set; the published figures where it is ImageNet or CIFAR and not on this machine."""
+    """Returns what is published of ImageNet and CIFAR, without their files, and what is found of another set."""
     from mnet_jax.data import catalog
+    from mnet_jax.data.dataset import Dataset
+    from mnet_jax.trained import annotations
 
     known = catalog.published(config.data)
-    return catalog.describe(config.data) if known is None else known
+    return Dataset.open(config.data, annotations(config)).info if known is None else known
 
 
 def _needed(error: str) -> int | None:

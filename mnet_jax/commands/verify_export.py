@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import json
-import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TextIO
@@ -38,20 +37,20 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
 
     from mnet_jax.data import pipeline
     from mnet_jax.deploy import formats
-    from mnet_jax.runtime import cache_compilations
+    from mnet_jax.runtime import cache_compilations, num_cores
 
     cache_compilations()
-    cores = _cores()
+    cores = num_cores()
     exported = formats.load(args.file, threads=cores)
     trained = arguments.load_model(args)
     _check_same_model(args.file, exported.about, trained)
-    info = arguments.open_data(args, trained)
-    trained.config.data.image_size = exported.about.image_size
+    dataset, _ = arguments.open_data(args, trained, image_size=exported.about.image_size)
+    info = dataset.info
     count = min(info.num_eval, args.num_images or info.num_eval)
     print(f"mnet: comparing on {count:,} images of {info.name}, split {info.eval_split}", file=sys.stderr)
     reference = Reference(trained, exported.about)
     comparison = Comparison(exported.about.output)
-    for batch in pipeline.eval_batches(trained.config.data, info, batch_size=min(_BATCH, count)):
+    for batch in pipeline.eval_batches(dataset, batch_size=min(_BATCH, count)):
         real = min(int(batch["mask"].sum()), count - comparison.num_images)
         images = batch["image"]
         expected = np.asarray(reference(images))[:real]
@@ -166,10 +165,6 @@ def latencies(path: str, about: "About", reference: Callable, cores: int) -> lis
         times = clock.spread(clock.timings(call, warmup=_WARMUP, seconds=_SECONDS))
         found.append({"runtime": runtime, "threads": threads, "median": times["median_ms"]})
     return found
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _check_same_model(path: str, about: "About", trained: "Trained") -> None:

@@ -84,6 +84,13 @@ PUBLISHED = {
 }
 
 
+def imagenet_classes() -> tuple[str, ...]:
+    """Returns the readable names of ImageNet's 1,000 classes, in their order."""
+    from mnet_jax.data.imagenet_names import NAMES
+
+    return tuple(NAMES.values())
+
+
 def statistics(name: str) -> Statistics:
     """Returns mean and standard deviation per channel of the pixels of the set that `data.name` names."""
     return _STATISTICS.get(name.partition(":")[0], IMAGENET)

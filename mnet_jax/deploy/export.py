@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import numpy as np
 
 import mnet_jax
+from mnet_jax import config as configs
 from mnet_jax import tasks
-from mnet_jax.data.pipeline import image_shape
 from mnet_jax.deploy import formats
 from mnet_jax.deploy.fold import check_size, fold
 from mnet_jax.deploy.graph import Graph
@@ -81,7 +81,7 @@ def build_graph(
     task = build_task(config, trained.info)
     network, face = build_model(config, trained.info, task=task), tasks.face(config.task.name, "export")
     output = face.OUTPUTS[0] if output is None else output
-    size = check_size(image_shape(config.data) if image_size is None else image_size)
+    size = check_size(configs.image_size(config.data) if image_size is None else image_size)
     graph = fold(
         network.plan,
         trained.variables,

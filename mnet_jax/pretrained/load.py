@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable
 
 from mnet_jax import schema
+from mnet_jax.data import catalog
 from mnet_jax.data.catalog import DatasetInfo
-from mnet_jax.data.imagenet_names import NAMES
 from mnet_jax.pretrained import convert, download, sources
 from mnet_jax.pretrained.layouts import KERAS, KERAS_NUMBERED, LAYOUTS, TIMM, TORCHVISION, Layout
 from mnet_jax.pretrained.readers import keras, safetensors, torch
@@ -220,7 +220,7 @@ def _trained(
     log: Log,
 ) -> Trained:
     variables, num_classes = converted.variables, converted.num_classes
-    if num_classes == len(NAMES) + 1 and labels is None:
+    if num_classes == catalog.PUBLISHED["imagenet2012"].num_classes + 1 and labels is None:
         log(f"{path} has 1,001 outputs: the first, the background, is left out")
         classifier = variables["params"]["classifier"]
         variables["params"]["classifier"] = {leaf: array[..., 1:].copy() for leaf, array in classifier.items()}
@@ -237,7 +237,7 @@ def _trained(
     return Trained(
         variables=variables,
         config=config,
-        info=_info(num_classes, labels, mean, std),
+        info=_info(num_classes, labels, (mean, std)),
         step=0,
         metrics=None,
         path=path,
@@ -246,24 +246,22 @@ def _trained(
     )
 
 
-def _info(num_classes: int, labels: list[str] | None, mean: sources.Channels, std: sources.Channels) -> DatasetInfo:
-    imagenet = num_classes == len(NAMES) and labels is None
-    if imagenet:
-        names = tuple(NAMES.values())
-    elif labels is not None and len(labels) == num_classes:
-        names = tuple(labels)
-    else:
-        names = tuple(f"class {index}" for index in range(num_classes))
-    return DatasetInfo(
-        name="imagenet2012" if imagenet else "unknown",
-        num_classes=num_classes,
-        class_names=names,
-        num_train=1_281_167 if imagenet else 0,
-        num_eval=50_000 if imagenet else 0,
-        train_split="train",
-        eval_split="validation",
-        mean=mean,
-        std=std,
+def _info(num_classes: int, labels: list[str] | None, statistics: catalog.Statistics) -> DatasetInfo:
+    """Returns ImageNet where the classes can be its own, else a set of which nothing is known but these."""
+    sizes = catalog.PUBLISHED["imagenet2012"]
+    if num_classes == sizes.num_classes and labels is None:
+        return DatasetInfo.made_up(
+            num_classes,
+            name="imagenet2012",
+            class_names=catalog.imagenet_classes(),
+            num_train=sizes.num_train,
+            num_eval=sizes.num_eval,
+            statistics=statistics,
+        )
+    named = labels is not None and len(labels) == num_classes
+    names = tuple(labels) if named else tuple(f"class {index}" for index in range(num_classes))
+    return DatasetInfo.made_up(
+        num_classes, name="unknown", class_names=names, num_train=0, num_eval=0, statistics=statistics
     )
 
 

@@ -10,13 +10,12 @@ import dataclasses
 import difflib
 import math
 
+from mnet_jax.data import catalog
 from mnet_jax.trained import PublishedAccuracy
 
-Channels = tuple[float, float, float]
-
 # Mean and deviation of pixels in 0 .. 255, by name.
-STATISTICS: dict[str, tuple[Channels, Channels]] = {
-    "imagenet": ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
+STATISTICS: dict[str, catalog.Statistics] = {
+    "imagenet": catalog.IMAGENET,
     "half": ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),  # pixels become -1 .. 1
     "unit": ((0.0, 0.0, 0.0), (255.0, 255.0, 255.0)),  # pixels become 0 .. 1
 }

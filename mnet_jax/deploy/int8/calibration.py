@@ -56,19 +56,19 @@ def _of_folder(
 
 
 def _of_training(trained: "Trained", image_size: tuple[int, int], num: int) -> Iterator[np.ndarray]:
-    import ml_collections
+    from mnet_jax.data import pipeline
+    from mnet_jax.data.dataset import Dataset
+    from mnet_jax.trained import annotations
 
-    from mnet_jax.data import catalog, pipeline
-
-    config = ml_collections.ConfigDict(trained.config)
-    with config.data.ignore_type():
-        config.data.image_size = tuple(image_size)
+    config = trained.config.copy_and_resolve_references()
+    config.data.image_size = tuple(image_size)
     try:
-        info = catalog.describe(config.data)
+        dataset = Dataset.open(config.data, annotations(config))
     except ValueError as error:
         raise ValueError(
             f"to calibrate, give --calibration FOLDER with images like those of training ({error})"
         ) from error
+    info = dataset.info
     if info.num_train < LEAST:
         raise ValueError(
             f"{info.name} has {info.num_train} training images: at least {LEAST} are needed to calibrate on"
@@ -77,7 +77,7 @@ def _of_training(trained: "Trained", image_size: tuple[int, int], num: int) -> I
 
     def read() -> Iterator[np.ndarray]:
         place, kept = 0, []
-        for batch in pipeline.eval_batches(config.data, info, batch_size=_BATCH, split=info.train_split):
+        for batch in pipeline.eval_batches(dataset, batch_size=_BATCH, split=info.train_split):
             real = int(batch["mask"].sum())
             kept += [batch["image"][i] for i in range(real) if place + i in wanted]
             place += real
