@@ -16,7 +16,7 @@ import pathlib
 import tempfile
 from typing import TextIO
 
-from mnet_jax.commands import benchmark_setup
+from mnet_jax.commands import benchmark
 from mnet_jax.measuring import tpu
 
 _STEPS = 5
@@ -25,20 +25,19 @@ _SCOPES = {"augmentation": "augmentation", "optimizer": "optimizer", "moving_ave
 _CONTAINERS = ("while", "call", "conditional")  # what is in them is timed by itself
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_mode_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the mode."""
-    benchmark_setup.add_arguments(parser, batch_size=16)
+    benchmark.add_model_arguments(parser, batch_size=16)
 
 
-def run(args: argparse.Namespace, out: TextIO) -> int:
+def run_mode(args: argparse.Namespace, out: TextIO) -> int:
     """Compiles the step, runs it under the profiler and prints two tables."""
-    setup = benchmark_setup.prepare(args, num_devices=1)
+    setup = benchmark.prepare(args, num_devices=1)
     import jax
 
-    from mnet_jax.commands.benchmark_train import Training
     from mnet_jax.measuring import clock
 
-    training = Training(setup)
+    training = benchmark.Training(setup)
     names = operation_names(training.compiled.as_text())
     times = clock.timings(training.step, warmup=args.warmup, seconds=args.seconds)
     with tempfile.TemporaryDirectory() as directory:
@@ -53,7 +52,7 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
         phase, layer = classify(names[operation])
         phases[phase] += time
         layers[layer] += time
-    result = benchmark_setup.describe(args, setup) | {
+    result = benchmark.describe(args, setup) | {
         "median_ms": clock.spread(times)["median_ms"],
         "operations_ms": sum(milliseconds.values()),
         "phases_ms": {phase: phases[phase] for phase in _PHASES if phase in phases},

@@ -26,7 +26,7 @@ _ADVICE = {
 }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_mode_arguments(parser: argparse.ArgumentParser) -> None:
     """Which set, and how it is fed."""
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--config", metavar="FILE", help="a run in configs/, as for train.py")
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="in turn, so many times (default: 3)")
 
 
-def run(args: argparse.Namespace, out: TextIO) -> int:
+def run_mode(args: argparse.Namespace, out: TextIO) -> int:
     """Measures each stage with those before it, in turn, and prints what each adds."""
     if args.batch_size < 1 or args.seconds <= 0 or args.rounds < 1:
         raise ValueError("--batch_size, --seconds and --rounds must be above 0")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import ml_collections
 
     from mnet_jax.data.catalog import DatasetInfo
-    from mnet_jax.training.parallel import Devices
+    from mnet_jax.training.parallel import DescribedDevices, Devices
 
 _MISSING = "libtpu, the TPU compiler, is not installed (Linux on x86_64 only): pip install 'mnet_jax[tpu-check]'"
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -83,11 +83,11 @@ def check(config: "ml_collections.ConfigDict", topology: str) -> Report:
     """
     import jax
 
-    from mnet_jax.training.parallel import Devices, describe_tpu, uncached_compilation
+    from mnet_jax.training.parallel import DescribedDevices, describe_tpu, uncached_compilation
     from mnet_jax.training.run_plan import derive
 
     try:
-        devices = Devices(described=describe_tpu(topology))
+        devices = DescribedDevices(describe_tpu(topology))
     except ModuleNotFoundError as error:
         raise ValueError(_MISSING) from error
     chip, info = tpu.chip(devices.local[0].device_kind), _describe(config)
@@ -144,28 +144,24 @@ def check(config: "ml_collections.ConfigDict", topology: str) -> Report:
 
 
 def lower(
-    config: "ml_collections.ConfigDict", info: "DatasetInfo", devices: "Devices", model: "nn.Module | None" = None
+    config: "ml_collections.ConfigDict",
+    info: "DatasetInfo",
+    devices: "DescribedDevices | Devices",
+    network: "nn.Module | None" = None,
 ) -> "jax.stages.Lowered":
-    """The train step exactly as `training.loop` makes it, or with another `model`, lowered from shapes alone."""
+    """Returns the train step exactly as training makes it, or with another `network`, lowered from shapes alone."""
     import jax
 
-    from mnet_jax.trained import build_model, build_task
-    from mnet_jax.training.batches import image_shapes
-    from mnet_jax.training.optimizer import make_optimizer, make_schedule
-    from mnet_jax.training.parallel import AXIS
-    from mnet_jax.training.run_plan import derive
-    from mnet_jax.training.state import new_state
-    from mnet_jax.training.step import make_train_step
+    from mnet_jax.trained import annotations
+    from mnet_jax.training import batches, setup
 
-    plan = derive(config, info, devices.count)
-    model, task = model or build_model(config, info, axis_name=AXIS), build_task(config, info)
-    schedule, optimizer = make_schedule(config, plan), make_optimizer(config, plan)
-    image = jax.ShapeDtypeStruct((1, *plan.image_size, 3), "float32")
-    variables = jax.eval_shape(lambda image: model.init(jax.random.key(0), image, train=False), image)
-    state = jax.eval_shape(lambda variables: new_state(variables, optimizer, ema=config.ema.decay > 0), variables)
-    batch = image_shapes((devices.count, plan.device_batch), plan.image_size)
-    step = devices.pmap(make_train_step(model, task, optimizer, schedule, config, AXIS), donate_state=True)
-    return step.lower(state, batch)
+    learning = setup.learning(config, info, devices.count)
+    network, run_plan = network or learning.network, learning.run_plan
+    image = jax.ShapeDtypeStruct((1, *run_plan.image_size, 3), "float32")
+    variables = jax.eval_shape(lambda image: network.init(jax.random.key(0), image, train=False), image)
+    state = jax.eval_shape(learning.new_state, variables)
+    batch = batches.shapes(annotations(config), run_plan.image_size, devices.count, run_plan.device_batch, train=True)
+    return devices.pmap(learning.train_step(network), donate_state=True).lower(state, batch)
 
 
 def _describe(config: "ml_collections.ConfigDict") -> "DatasetInfo":
@@ -191,11 +187,11 @@ def _needed(error: str) -> int | None:
 
 
 def _advice(needed: int, available: int, device_batch: int, devices: int, parts: int) -> str:
-    """What to type where a step does not fit."""
-    from mnet_jax.training import device_memory
+    """Returns what to type where a step does not fit."""
+    from mnet_jax.training.parallel import memory_advice
 
     # all but some hundred megabytes grow with the images at a time; the compiler keeps a part of HBM for itself
-    return device_memory.advice(needed / (0.9 * available), device_batch, devices, parts)
+    return memory_advice(needed / (0.9 * available), device_batch, devices, parts)
 
 
 def _moved(operations: Iterable[tpu.Operation]) -> int:

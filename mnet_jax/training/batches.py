@@ -1,14 +1,15 @@
 """Where a run's batches come from: images decoded each time, or embeddings that were computed once."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import jax
 import numpy as np
 
 from mnet_jax.data import order, pipeline
-from mnet_jax.data.batch import Batch
+from mnet_jax.data.annotations import Annotation
+from mnet_jax.data.batch import Batch, spec
 from mnet_jax.data.dataset import Dataset
 
 
@@ -89,9 +90,17 @@ class EmbeddingBatches:
             yield {**rows, "mask": mask.astype(np.float32), "index": np.where(mask, index, -1)}
 
 
-def shapes(dataset: Dataset, devices: int, device_batch: int, *, train: bool) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns what batches of a data set's images are on the devices, [devices, images a device, ...] each."""
+def shapes(
+    annotations: Mapping[str, Annotation],
+    image_size: tuple[int, int],
+    devices: int,
+    device_batch: int,
+    *,
+    train: bool,
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns what batches of images (H, W) are on the devices, [devices, images a device, ...] each."""
+    fields = spec(annotations, image_size, train=train)
     return {
-        name: jax.ShapeDtypeStruct((devices, device_batch, *shape), dtype)
-        for name, (shape, dtype) in dataset.batch_spec(train=train).items()
+        name: jax.ShapeDtypeStruct((devices, device_batch, *field.shape), field.device_dtype)
+        for name, field in fields.items()
     }

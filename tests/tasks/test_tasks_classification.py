@@ -46,7 +46,9 @@ def test_metrics_are_masked_sums(num_classes):
     label = rng.integers(0, num_classes, 64)
     label[::2] = logits[::2].argmax(axis=1)
     mask = (rng.random(64) < 0.7).astype(np.float32)
-    found = jax.jit(task_of(num_classes).metrics)(logits, {"label": label, "mask": mask})
+    found = jax.jit(lambda logits, batch: task_of(num_classes).measure(logits, batch).sums)(
+        logits, {"label": label, "mask": mask}
+    )
     for name, value in reference(logits, label, mask).items():
         np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-5, err_msg=name)
         assert found[name].dtype == jnp.float32
@@ -63,10 +65,10 @@ def test_ties_count_as_wrong_and_argmax_otherwise():
     assert {name: float(found[name]) for name in ("top1", "top5", "count")} == {
         name: expected[name] for name in ("top1", "top5", "count")
     }
-    constant = task_of(10).metrics(jnp.zeros((4, 10)), {"label": jnp.zeros(4, int)})
+    constant = task_of(10).measure(jnp.zeros((4, 10)), {"label": jnp.zeros(4, int)}).sums
     assert float(constant["top1"]) == float(constant["top5"]) == 0
     distinct = rng.permuted(np.tile(np.arange(10.0), (500, 1)), axis=1)
-    top1 = task_of(10).metrics(distinct, {"label": label})["top1"]
+    top1 = task_of(10).measure(distinct, {"label": label}).sums["top1"]
     assert float(top1) == np.sum(distinct.argmax(axis=1) == label)
 
 
@@ -78,7 +80,7 @@ def test_nan_is_never_right_and_shows_in_the_loss():
     found = jax.jit(task_of(3).metrics)(logits, {"label": jnp.zeros(4, int), "mask": jnp.ones(4)})
     assert float(found["top1"]) == float(found["top5"]) == 2
     assert np.isnan(found["loss"])
-    hidden = task_of(3).metrics(logits, {"label": jnp.zeros(4, int), "mask": jnp.array([1.0, 0, 0, 0])})
+    hidden = task_of(3).measure(logits, {"label": jnp.zeros(4, int), "mask": jnp.array([1.0, 0, 0, 0])}).sums
     assert np.isfinite(hidden["loss"])
     assert float(hidden["count"]) == float(hidden["top1"]) == 1
 
@@ -88,7 +90,7 @@ def test_padding_may_hold_any_label_and_a_wrong_label_shows():
     found = jax.jit(task_of(3).metrics)(logits, {"label": jnp.array([0, -1, 7]), "mask": jnp.array([1.0, 0, 0])})
     assert (float(found["count"]), float(found["top1"])) == (1, 1)
     np.testing.assert_allclose(found["loss"], np.log(np.e + 2) - 1, rtol=1e-6)
-    bad = task_of(3).metrics(logits, {"label": jnp.array([0, 3, 2]), "mask": jnp.ones(3)})
+    bad = task_of(3).measure(logits, {"label": jnp.array([0, 3, 2]), "mask": jnp.ones(3)}).sums
     assert np.isnan(bad["loss"])
     assert float(bad["top1"]) == 2
 

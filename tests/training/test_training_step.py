@@ -10,13 +10,14 @@ import pytest
 
 from mnet_jax import schema
 from mnet_jax.data import catalog, pipeline
+from mnet_jax.data.dataset import Dataset
 from mnet_jax.models.compute import Compute
 from mnet_jax.models.resolve import resolve
 from mnet_jax.models.tables import SPECS
 from mnet_jax.models.variables import initial_variables
 from mnet_jax.tasks.classification.network import Classifier
 from mnet_jax.tasks.classification.task import Classification
-from mnet_jax.trained import build_model, build_task
+from mnet_jax.trained import annotations, build_model, build_task
 from mnet_jax.training.evaluation import evaluate
 from mnet_jax.training.optimizer import make_optimizer, make_schedule
 from mnet_jax.training.parallel import AXIS, Devices, fetch
@@ -191,7 +192,8 @@ def test_eight_devices_equal_one(tmp_path):
     The net is the first five blocks of v3_small (squeeze-excite, h-swish, both strides, a residual), to compile sooner.
     """
     config = digits_config(tmp_path)
-    info = catalog.describe(config.data)
+    dataset = Dataset.open(config.data, annotations(config))
+    info = dataset.info
     task = build_task(config, info)
     results = []
     for num_devices in (1, 8):
@@ -203,7 +205,7 @@ def test_eight_devices_equal_one(tmp_path):
         start = new_state(initial_variables(model.list_variables(), 0), optimizer, ema=True)
         state = devices.replicate(start)
         step = devices.pmap(make_train_step(model, task, optimizer, schedule, config, AXIS), donate_state=True)
-        batches = pipeline.train_batches(config.data, info, batch_size=16, seed=0, start_step=0)
+        batches = pipeline.train_batches(dataset, batch_size=16, seed=0, start_step=0)
         for _, batch in zip(range(5), devices.feed(batches), strict=False):
             state, metrics = step(state, batch)
         results.append(fetch((state, metrics)))
@@ -217,19 +219,20 @@ def test_evaluation_counts_every_image_once(tmp_path, imagenet_sample):
     """300 real images over 8 devices in batches of 64 give what a plain loop gives, image by image."""
     fields = {"data.name": "imagenet2012", "data.data_dir": str(imagenet_sample), "data.image_size": 64}
     config = digits_config(tmp_path, **fields)
-    info = catalog.describe(config.data)
+    dataset = Dataset.open(config.data, annotations(config))
+    info = dataset.info
     assert info.num_eval == 300
     model, task = build_model(config, info), build_task(config, info)
     variables = initial_variables(model.list_variables(), 3)
     variables["params"]["classifier"]["kernel"] *= 20  # so that the classes differ
     devices = Devices(8)
     step = devices.pmap(make_eval_step(model, task, AXIS), donate_state=False)
-    batches = pipeline.eval_batches(config.data, info, batch_size=64)
-    metrics = evaluate(step, devices.replicate(variables), devices.feed(batches))
+    batches = pipeline.eval_batches(dataset, batch_size=64)
+    metrics = evaluate(step, devices.replicate(variables), devices.feed(batches), task.meter())
 
     apply = jax.jit(lambda batch: model.apply(variables, task.eval_inputs(batch), train=False))
     logits, labels = [], []
-    for batch in pipeline.eval_batches(config.data, info, batch_size=100):
+    for batch in pipeline.eval_batches(dataset, batch_size=100):
         logits.append(np.asarray(apply(batch), np.float64))
         labels.append(batch["label"])
         assert batch["mask"].all()

@@ -11,7 +11,6 @@ from mnet_jax.data.annotations import Boxes
 from mnet_jax.models.layers import Conv
 from mnet_jax.models.mobilenet import SCOPE, MobileNet
 from mnet_jax.models.plans import ConvPlan
-from mnet_jax.models.variables import layer_variables
 from mnet_jax.tasks.task import MeanMeter, Measured, Metric, Task
 
 SIDE = 32.0
@@ -34,7 +33,7 @@ class Regressor(MobileNet):
         return {"middle": self.middle(x, train=train), "size": self.size(x, train=train)}
 
     def list_variables(self):
-        heads = [layer_variables(head_plan(self.plan, name)) for name in ("middle", "size")]
+        heads = [head_plan(self.plan, name).variables(self.plan.norm) for name in ("middle", "size")]
         return [*super().list_variables(), *heads[0], *heads[1]]
 
 
