@@ -91,15 +91,15 @@ def check(config: "ml_collections.ConfigDict", topology: str) -> Report:
     except ModuleNotFoundError as error:
         raise ValueError(_MISSING) from error
     chip, info = tpu.chip(devices.local[0].device_kind), _describe(config)
-    plan = derive(config, info, devices.count)
+    run_plan = derive(config, info, devices.count)
     shared = {
         "model": config.model.name,
         "topology": topology,
         "chip": chip.name,
         "devices": devices.count,
         "batch_size": config.train.batch_size,
-        "device_batch": plan.device_batch,
-        "num_parts": plan.num_parts,
+        "device_batch": run_plan.device_batch,
+        "num_parts": run_plan.num_parts,
         "hbm_available_gib": chip.hbm / tpu.GIB,
     }
     try:
@@ -120,7 +120,7 @@ def check(config: "ml_collections.ConfigDict", topology: str) -> Report:
             bound=None,
             images_per_second_per_chip=None,
             operations=[],
-            advice=_advice(needed, chip.hbm, plan.device_batch, devices.count, plan.num_parts),
+            advice=_advice(needed, chip.hbm, run_plan.device_batch, devices.count, run_plan.num_parts),
         )
     memory, operations = compiled.memory_analysis(), tpu.operations(compiled.as_text())
     needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes
@@ -137,7 +137,7 @@ def check(config: "ml_collections.ConfigDict", topology: str) -> Report:
         hbm_bytes=hbm_bytes,
         step_ms=1e3 * times[bound],
         bound=bound,
-        images_per_second_per_chip=plan.device_batch * chip.per_chip / times[bound],
+        images_per_second_per_chip=run_plan.device_batch * chip.per_chip / times[bound],
         operations=_dearest(operations),
         advice="",
     )

@@ -226,11 +226,12 @@ def start(run: Run) -> Started:
     finished = run.first_step >= run_plan.total_steps or patience.exhausted
     wait = lambda: None  # noqa: E731
     if isinstance(source, ImageBatches):  # a head alone compiles at once: nothing to hide
-        shapes = [batches.shapes(run.dataset, len(devices.local), n, train=train) for n, train in
-                  ((run_plan.device_batch, True), (run_plan.eval_device_batch, False))]  # fmt: skip
+        kinds, size, count = run.dataset.annotations, run_plan.image_size, len(devices.local)
         if not finished:
-            wait = devices.compile_ahead(train_step, state, shapes[0])
-        evaluator.compile_ahead(state.variables(ema=True), shapes[1])
+            shapes = batches.shapes(kinds, size, count, run_plan.device_batch, train=True)
+            wait = devices.compile_ahead(train_step, state, shapes)
+        shapes = batches.shapes(kinds, size, count, run_plan.eval_device_batch, train=False)
+        evaluator.compile_ahead(state.variables(ema=True), shapes)
     return Started(
         state=state,
         learner=learner,

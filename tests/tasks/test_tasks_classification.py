@@ -60,7 +60,7 @@ def test_ties_count_as_wrong_and_argmax_otherwise():
     logits = rng.integers(0, 4, (500, 10)).astype(np.float32)  # many ties
     label = rng.integers(0, 10, 500)
     mask = np.ones(500, np.float32)
-    found = jax.jit(task_of(10).metrics)(logits, {"label": label, "mask": mask})
+    found = jax.jit(lambda x, batch: task_of(10).measure(x, batch).sums)(logits, {"label": label, "mask": mask})
     expected = reference(logits, label, mask)
     assert {name: float(found[name]) for name in ("top1", "top5", "count")} == {
         name: expected[name] for name in ("top1", "top5", "count")
@@ -77,7 +77,9 @@ def test_nan_is_never_right_and_shows_in_the_loss():
     logits[:, 0] = 9
     logits[1, 0] = logits[2, 1] = np.nan
     logits[3, 0] = np.inf
-    found = jax.jit(task_of(3).metrics)(logits, {"label": jnp.zeros(4, int), "mask": jnp.ones(4)})
+    found = jax.jit(lambda x, batch: task_of(3).measure(x, batch).sums)(
+        logits, {"label": jnp.zeros(4, int), "mask": jnp.ones(4)}
+    )
     assert float(found["top1"]) == float(found["top5"]) == 2
     assert np.isnan(found["loss"])
     hidden = task_of(3).measure(logits, {"label": jnp.zeros(4, int), "mask": jnp.array([1.0, 0, 0, 0])}).sums
@@ -87,7 +89,9 @@ def test_nan_is_never_right_and_shows_in_the_loss():
 
 def test_padding_may_hold_any_label_and_a_wrong_label_shows():
     logits = jnp.eye(3)
-    found = jax.jit(task_of(3).metrics)(logits, {"label": jnp.array([0, -1, 7]), "mask": jnp.array([1.0, 0, 0])})
+    found = jax.jit(lambda x, batch: task_of(3).measure(x, batch).sums)(
+        logits, {"label": jnp.array([0, -1, 7]), "mask": jnp.array([1.0, 0, 0])}
+    )
     assert (float(found["count"]), float(found["top1"])) == (1, 1)
     np.testing.assert_allclose(found["loss"], np.log(np.e + 2) - 1, rtol=1e-6)
     bad = task_of(3).measure(logits, {"label": jnp.array([0, 3, 2]), "mask": jnp.ones(3)}).sums

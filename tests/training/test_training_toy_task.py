@@ -15,7 +15,8 @@ import time
 import numpy as np
 import pytest
 
-from mnet_jax.training import checkpoint
+from mnet_jax.config import load as load_config
+from mnet_jax.training import checkpoint, loop
 from mnet_jax.training.initial import flat
 from mnet_jax.training.reporting.run_files import read_rows
 
@@ -35,10 +36,10 @@ def get_config():
     config.data.crop = "center"
     config.data.eval_crop = 1.0
     config.train.batch_size, config.train.num_steps, config.train.accumulate_steps = 8, NUM_STEPS, 2
-    config.optimizer.name, config.schedule.lr_per_256, config.schedule.name = "adamw", 0.1, "constant"
+    config.optimizer.name, config.schedule.lr_per_256, config.schedule.name = "adamw", 1.0, "constant"
     config.ema.decay = 0.9
     config.eval.batch_size, config.eval.every_steps, config.eval.report = 8, 6, True
-    config.log.every_steps = 2
+    config.log.every_steps, config.checkpoint.every_steps = 2, 3
     return config
 """.replace("NUM_STEPS", str(NUM_STEPS))
 
@@ -153,13 +154,12 @@ def test_the_best_is_the_lowest_median_distance(whole):
     assert len((workdir / "middles.csv").read_text().splitlines()) == NUM_TEST
 
 
-def test_the_checkpoint_is_a_whole_model(whole):
+def test_the_checkpoint_is_a_whole_model(whole, mnet):
     """`mnet evaluate` finds the task by the name in the checkpoint and repeats the run's own numbers."""
     workdir, _ = whole
-    line = [sys.executable, "-m", "mnet_jax.commands.cli", "evaluate", "--checkpoint", workdir, "--json"]
-    done = subprocess.run(line, env=environment(1), capture_output=True, text=True, timeout=280, check=False)
-    assert done.returncode == 0, done.stderr
-    found, last = json.loads(done.stdout), evaluations(workdir)[-1]
+    code, out, err = mnet("evaluate", "--checkpoint", workdir, "--json")
+    assert code == 0, err
+    found, last = json.loads(out), evaluations(workdir)[-1]
     for name in ("near", "loss", "median_distance"):
         assert found[name] == pytest.approx(last[name], rel=1e-4)
 
@@ -170,7 +170,7 @@ def test_killed_and_resumed_is_bit_for_bit_the_same(place, whole):
         command(place, "killed"), env=environment(2), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=place
     ) as process:
         deadline = time.monotonic() + 200
-        while not [row for row in read_rows(workdir / "metrics.jsonl") if row["step"] >= 8]:
+        while not [path for path in (workdir / "checkpoints").glob("*") if path.name.isdigit()]:
             assert time.monotonic() < deadline
             assert process.poll() is None
             time.sleep(0.02)
@@ -190,33 +190,42 @@ def test_killed_and_resumed_is_bit_for_bit_the_same(place, whole):
 
 def test_parts_and_devices_give_the_same_step(place):
     """The loss is divided by the boxes of the whole step: one device in one part learns what two in two parts learn."""
-    flags = ["--config.model.norm_frozen=True", "--config.train.num_steps=2", "--config.eval.report=False",
-             "--config.optimizer.name=sgd", "--config.ema.decay=0.0"]  # fmt: skip
     runs = []
     for name, parts, num_devices in (("one", 1, 1), ("four", 2, 2)):
-        done = run(place, name, *flags, f"--config.train.accumulate_steps={parts}", num_devices=num_devices)
-        assert done.returncode == 0, done.stderr
+        config = a_config(place)
+        config.model.norm_frozen, config.train.num_steps, config.eval.report = True, 2, False
+        config.optimizer.name, config.ema.decay = "sgd", 0.0
+        config.train.accumulate_steps, config.train.num_devices = parts, num_devices
+        loop.train(config, str(place / name))
         runs.append(flat(checkpoint.load(str(place / name)).variables))
     for name, value in runs[0].items():
         np.testing.assert_allclose(value, runs[1][name], atol=2e-6, err_msg=name)
 
 
 @pytest.mark.parametrize(
-    ("flag", "line"),
+    ("field", "value", "line"),
     [
         (
-            "--config.checkpoint.best_metric=top1",
-            "checkpoint.best_metric='top1': the task toy has median_distance, near",
+            "checkpoint.best_metric",
+            "top1",
+            "checkpoint.best_metric='top1': the task toy has median_distance, near, loss",
         ),
-        (
-            "--config.task.name=toy_taks",
-            "task.name='toy_taks': no such task; choose classification, or give the import",
-        ),
-        ("--config.task.name=clasification", "Did you mean 'classification'?"),
+        ("task.name", "toy_taks", "task.name='toy_taks': no such task; choose classification, or give the import path"),
+        ("task.name", "clasification", r"Did you mean 'classification'\?"),
+        ("train.embedding_views", 2, "the task toy learns from maps and not from the embedding"),
     ],
 )
-def test_what_can_be_mistyped(place, flag, line):
-    done = run(place, "mistyped", flag, num_devices=1)
-    assert done.returncode == 2, done.stderr
-    assert line in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+def test_what_can_be_mistyped(place, whole, tmp_path, field, value, line):
+    config = a_config(place)
+    config.update_from_flattened_dict({field: value})
+    if field == "train.embedding_views":
+        config.train.freeze, config.model.norm_frozen, config.init.checkpoint = "backbone", True, str(whole[0])
+    with pytest.raises(ValueError, match=line):
+        loop.train(config, str(tmp_path / "run"))
+    assert not list(tmp_path.glob("run/checkpoints/[0-9]*"))
+
+
+def a_config(place):
+    config = load_config(str(place / "toy.py"))
+    config.data.data_dir = str(place / "data")
+    return config
