@@ -227,5 +227,5 @@ def test_what_can_be_mistyped(place, whole, tmp_path, field, value, line):
 
 def a_config(place):
     config = load_config(str(place / "toy.py"))
-    config.data.data_dir = str(place / "data")
+    config.data.data_dir, config.train.num_devices = str(place / "data"), 1
     return config
