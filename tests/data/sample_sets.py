@@ -9,15 +9,18 @@ import numpy as np
 from PIL import Image
 
 from mnet_jax import schema
-from mnet_jax.data import catalog, pipeline
+from mnet_jax.data import pipeline
+from mnet_jax.data.annotations import Label
+from mnet_jax.data.batch import Batch
+from mnet_jax.data.dataset import Dataset
 
 Examples = Iterable[tuple[bytes, int]]  # (encoded image, label)
 
 
 def config(**fields) -> ml_collections.ConfigDict:
-    """`config.data` of the default run with some fields changed; 16 px images unless told otherwise."""
+    """`config.data` of the default run with some fields changed; 32 px images unless told otherwise."""
     data = schema.get_config().data
-    data.image_size = 16
+    data.image_size = 32
     data.update(fields)
     return data
 
@@ -89,31 +92,36 @@ def numbered(count: int, first: int = 0) -> Callable[[], Examples]:
     return lambda: ((encode(picture(20 + i % 7, 18 + i % 5, seed=i), "JPEG"), i % 10) for i in numbers)
 
 
-def train(data: ml_collections.ConfigDict, batch_size: int, steps: int, **options) -> list[pipeline.Batch]:
+def opened(data: ml_collections.ConfigDict) -> Dataset:
+    """The data set with the labels of its images."""
+    return Dataset.open(data, {"label": Label()})
+
+
+def train(data: ml_collections.ConfigDict, batch_size: int, steps: int, **options) -> list[Batch]:
     """The first batches of a training stream; `options` are those of `pipeline.train_batches`."""
     options = {"seed": 0, "start_step": 0} | options
-    batches = pipeline.train_batches(data, catalog.describe(data), batch_size=batch_size, **options)
+    batches = pipeline.train_batches(opened(data), batch_size=batch_size, **options)
     return [next(batches) for _ in range(steps)]
 
 
-def in_order(batches: list[pipeline.Batch]) -> pipeline.Batch:
+def in_order(batches: list[Batch]) -> Batch:
     """All examples in the order of their index, without padding."""
     index = joined(batches, "index")
     places = np.argsort(index, kind="stable")[(index < 0).sum() :]
     return {key: joined(batches, key)[places] for key in batches[0]}
 
 
-def evaluate(data: ml_collections.ConfigDict, batch_size: int, **options) -> list[pipeline.Batch]:
+def evaluate(data: ml_collections.ConfigDict, batch_size: int, **options) -> list[Batch]:
     """All batches of one evaluation; `options` are those of `pipeline.eval_batches`."""
-    return list(pipeline.eval_batches(data, catalog.describe(data), batch_size=batch_size, **options))
+    return list(pipeline.eval_batches(opened(data), batch_size=batch_size, **options))
 
 
-def joined(batches: list[pipeline.Batch], key: str) -> np.ndarray:
+def joined(batches: list[Batch], key: str) -> np.ndarray:
     """One array of all batches."""
     return np.concatenate([batch[key] for batch in batches])
 
 
-def assert_equal(first: list[pipeline.Batch], second: list[pipeline.Batch]) -> None:
+def assert_equal(first: list[Batch], second: list[Batch]) -> None:
     """Both lists hold the same batches, bit for bit."""
     assert len(first) == len(second)
     for one, other in zip(first, second, strict=True):

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image, ImageOps
 from sample_sets import config, encode, picture
 
-from mnet_jax.data import check, crop, decode, exif
-from mnet_jax.data.host import tf
+from mnet_jax.data import croppers, decode, formats, jpeg
+from mnet_jax.data.decode import Decoder
+from mnet_jax.data.tensorflow_setup import tf
 
 HEIGHT, WIDTH = 45, 61
 PICTURE = picture(HEIGHT, WIDTH)
@@ -125,8 +126,8 @@ def test_orientation_is_found_behind_other_segments(order):
     plain = encode(PICTURE, "JPEG")
     for before in (b"", plain[2:20], plain[2:20] + photoshop):
         contents = plain[:2] + before + segment + plain[20:]
-        assert exif.parse(contents) == 6
-        assert int(exif.orientation(tf.constant(contents))) == 6
+        assert jpeg.parse_orientation(contents) == 6
+        assert int(jpeg.orientation(tf.constant(contents))) == 6
         np.testing.assert_array_equal(decode.load_image(contents), pillow(contents))
 
 
@@ -145,14 +146,14 @@ def test_orientation_is_found_behind_other_segments(order):
     ],
 )
 def test_no_sensible_orientation_is_upright(contents):
-    assert exif.parse(contents) == 1
+    assert jpeg.parse_orientation(contents) == 1
 
 
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
 @pytest.mark.parametrize("options", [{}, {"progressive": True}])
 def test_fused_crop_is_exact(subsampling, options):
     contents = tf.constant(encode(PICTURE, "JPEG", subsampling=subsampling, quality=90, **options))
-    whole = decode.decode(contents, crop.whole).numpy()
+    whole = decode.decode(contents, croppers.whole).numpy()
     rng = np.random.default_rng(subsampling)
     for _ in range(40):
         y, x = rng.integers(0, HEIGHT), rng.integers(0, WIDTH)
@@ -185,8 +186,8 @@ def test_evaluation_as_pillow(interpolation, share, size):
     """Decode, cut, resize with Pillow, whose filters are antialiased: the same within a rounding."""
     contents = encode(PICTURE, "JPEG", quality=90)
     data = config(interpolation=interpolation, eval_crop=share)
-    image = decode.eval_image(tf.constant(contents), data, size).numpy()
-    y, x, h, w = crop.center_box(tf.constant([HEIGHT, WIDTH]), size, share).numpy()
+    image = Decoder(croppers.eval_cropper(data, size), interpolation).one(tf.constant(contents)).numpy()
+    y, x, h, w = croppers.center_box(tf.constant([HEIGHT, WIDTH]), size, share).numpy()
     part = Image.open(io.BytesIO(contents)).crop((x, y, x + w, y + h))
     reference = np.asarray(part.resize(size[::-1], Image.Resampling[interpolation.upper()]))
     np.testing.assert_allclose(image.astype(int), reference.astype(int), atol=2)
@@ -196,9 +197,8 @@ def test_evaluation_as_pillow(interpolation, share, size):
 
 def train_image(contents, index, size=(HEIGHT, WIDTH), **fields):
     data = config(**fields)
-    return decode.train_image(
-        tf.constant(contents), tf.constant(5, tf.int64), tf.constant(index, tf.int64), data, size
-    ).numpy()
+    decoder = Decoder(croppers.train_cropper(data, size), data.interpolation, data.flip)
+    return decoder.one(tf.constant(contents), tf.constant(5, tf.int64), tf.constant(index, tf.int64)).numpy()
 
 
 def test_pad_crop_moves_the_image_over_black():
@@ -253,7 +253,7 @@ def test_truncated_jpeg_keeps_what_there_is():
 def test_unreadable_image_is_one_clear_line(contents, reason):
     with pytest.raises(ValueError, match=f"cannot read these bytes: {reason}; JPEG, PNG"):
         decode.load_image(contents)
-    assert check.fault(contents) == reason
+    assert formats.fault(contents) == reason
 
 
 def test_missing_image_is_named(tmp_path):
@@ -266,7 +266,7 @@ def test_missing_image_is_named(tmp_path):
 @pytest.mark.parametrize("kind", ["jpeg", "jpeg progressive", "jpeg grey", "jpeg 1x1"])
 def test_whole_jpeg_is_known_by_its_ends(kind):
     contents = KINDS[kind]
-    assert check.is_whole_jpeg(contents[: 1 << 16], contents[-2:])
-    assert not check.is_whole_jpeg(contents[:50], contents[-2:])
-    assert not check.is_whole_jpeg(contents[:-40], contents[-42:-40])
-    assert check.fault(contents) is None
+    assert jpeg.is_whole(contents[: 1 << 16], contents[-2:])
+    assert not jpeg.is_whole(contents[:50], contents[-2:])
+    assert not jpeg.is_whole(contents[:-40], contents[-42:-40])
+    assert formats.fault(contents) is None

@@ -5,10 +5,10 @@ import sys
 
 import numpy as np
 import pytest
-from sample_sets import config, evaluate, joined, train
+from sample_sets import config, evaluate, joined, opened
 from sklearn.datasets import load_digits
 
-from mnet_jax.data import catalog, digits, order
+from mnet_jax.data import decode, digits, order
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def data(tmp_path_factory):
     return config(
         name="digits",
         data_dir=str(tmp_path_factory.mktemp("digits")),
-        image_size=8,
+        image_size=32,
         flip=False,
         crop="center",
         eval_crop=1.0,
@@ -24,7 +24,7 @@ def data(tmp_path_factory):
 
 
 def test_description(data):
-    info = catalog.describe(data)
+    info = opened(data).info
     assert (info.num_train, info.num_eval, info.num_classes) == (1437, 360, 10)
     assert info.class_names == tuple("0123456789")
     assert (info.train_split, info.eval_split) == ("train", "test")
@@ -39,23 +39,26 @@ def test_split_is_stratified_and_fixed():
     assert rows.sum() == 314634
 
 
-def test_batches_hold_the_digits_of_scikit_learn(data):
+def test_splits_hold_the_digits_of_scikit_learn(data):
     raw = load_digits()
     wanted = np.round(raw.images * 255 / 16).astype(np.uint8)
     test = digits.is_test(raw.target)
-    for rows, batches in ((test, evaluate(data, 90)), (~test, train(data, 479, 3))):
-        images, labels = joined(batches, "image"), joined(batches, "label")
-        assert (images == images[..., :1]).all()
-        found = sorted((image[..., 0].tobytes(), label) for image, label in zip(images, labels, strict=True))
+    dataset = opened(data)
+    for split, rows in (("test", test), ("train", ~test)):
+        table = dataset.table(split)
+        images = [decode.load_image(contents) for contents in table.contents.numpy()]
+        assert all((image == image[..., :1]).all() for image in images)
+        found = sorted(
+            (image[..., 0].tobytes(), label)
+            for image, label in zip(images, dataset.values("label", split), strict=True)
+        )
         assert found == sorted(
             (image.tobytes(), label) for image, label in zip(wanted[rows], raw.target[rows], strict=True)
         )
 
 
 def test_enlarged_digits_keep_their_shape(data):
-    data = data.copy_and_resolve_references()
-    small = joined(evaluate(data, 360), "image")
-    data.image_size = 32
+    small = np.stack([decode.load_image(contents) for contents in opened(data).table("test").contents.numpy()])
     large = joined(evaluate(data, 360), "image").astype(float)
     means = large.reshape(360, 8, 4, 8, 4, 3).mean((2, 4))
     correlation = np.corrcoef(means.ravel(), small.ravel())[0, 1]
@@ -65,10 +68,12 @@ def test_enlarged_digits_keep_their_shape(data):
 SCRIPT = """
 import sys
 from mnet_jax import schema
-from mnet_jax.data import catalog, pipeline
+from mnet_jax.data import pipeline
+from mnet_jax.data.annotations import Label
+from mnet_jax.data.dataset import Dataset
 data = schema.get_config().data
 data.name, data.data_dir = "digits", sys.argv[1]
-batches = pipeline.train_batches(data, catalog.describe(data), batch_size=4, seed=0, start_step=0)
+batches = pipeline.train_batches(Dataset.open(data, {"label": Label()}), batch_size=4, seed=0, start_step=0)
 print(next(batches)["index"].tolist())
 """
 
@@ -83,7 +88,7 @@ def test_two_processes_at_once(tmp_path):
         assert out.strip() == str(order.permutation(0, 0, 1437)[:4].tolist())
         assert not err
     assert [path.name for path in (tmp_path / "digits").iterdir()] == [digits.VERSION]  # nothing half-written is left
-    assert catalog.describe(config(name="digits", data_dir=str(tmp_path))).num_train == 1437
+    assert opened(config(name="digits", data_dir=str(tmp_path))).info.num_train == 1437
 
 
 def test_unwritable_directory_is_one_clear_line(tmp_path):

@@ -4,9 +4,9 @@ import pathlib
 
 import numpy as np
 import pytest
-from sample_sets import config, encode, evaluate, joined, picture, train
+from sample_sets import config, encode, evaluate, joined, opened, picture, train
 
-from mnet_jax.data import catalog, folder, manifest
+from mnet_jax.data import folder, manifest
 
 
 def fill(root, counts, start=0):
@@ -27,7 +27,7 @@ def files(listing, root, split):
 def test_split_by_its_owner(tmp_path, held_out):
     start = fill(tmp_path / "train", {"dog": 3, "cat": 4})
     fill(tmp_path / held_out, {"cat": 2}, start)
-    info = catalog.describe(config(name="folder", folder=str(tmp_path)))
+    info = opened(config(name="folder", folder=str(tmp_path))).info
     assert (info.class_names, info.num_classes, info.num_train, info.num_eval) == (("cat", "dog"), 2, 7, 2)
     assert (info.train_split, info.eval_split) == ("train", held_out)
     listing = folder.scan(str(tmp_path))
@@ -39,14 +39,14 @@ def test_chosen_split(tmp_path):
     start = fill(tmp_path / "val", {"cat": 3}, start)
     fill(tmp_path / "test", {"cat": 1, "dog": 4}, start)
     data = config(name="folder", folder=str(tmp_path))
-    assert catalog.describe(data).eval_split == "val"
+    assert opened(data).info.eval_split == "val"
     data.eval_split = "test"
-    assert catalog.describe(data).num_eval == 5
+    assert opened(data).info.num_eval == 5
     data.eval_split = "tset"
     with pytest.raises(
         ValueError, match=r"no split 'tset': there are train \(4\), val \(3\), test \(5\); did you mean 'test'"
     ):
-        catalog.describe(data)
+        opened(data)
 
 
 @pytest.mark.parametrize("inside", [".", "train"])
@@ -126,7 +126,6 @@ def test_manifest_keeps_the_images_and_their_splits(noted, monkeypatch):
     (root / "b" / "0030.jpg").rename(root / "b" / "renamed.jpg")
     (root / "c" / "copy.jpg").write_bytes((root / "a" / "0000.jpg").read_bytes())
     monkeypatch.setattr(folder, "EVAL_SHARE", 0.9)  # whatever the rule would say today
-    folder.forget()
     again = folder.scan(str(root), path)
     digests = {split: {file.digest for file in found} for split, found in listing.splits.items()}
     assert {split: {file.digest for file in found} for split, found in again.splits.items()} == digests
@@ -135,7 +134,6 @@ def test_manifest_keeps_the_images_and_their_splits(noted, monkeypatch):
     assert reasons(again, root) == {"c/copy.jpg": "copy of a/0000.jpg"}
 
     (root / "c" / "copy.jpg").unlink()
-    folder.forget()
     more = folder.scan(str(root), None, path)  # the newcomers too
     assert more.class_names == ("a", "b", "c")
     assert sum(map(len, more.splits.values())) == 52
@@ -146,12 +144,10 @@ def test_manifest_keeps_the_images_and_their_splits(noted, monkeypatch):
 def test_lost_and_moved_images_are_named(noted):
     root, _, path = noted
     (root / "a" / "0003.jpg").unlink()
-    folder.forget()
     with pytest.raises(ValueError, match=r"1 of the 40 images in .*photos.csv are gone: a/0003.jpg. Put them back"):
         folder.scan(str(root), path)
     fill(root, {"a": 1}, start=3)
     (root / "a" / "0004.jpg").rename(root / "b" / "0004.jpg")
-    folder.forget()
     with pytest.raises(ValueError, match=r"are in another class now: a/0004.jpg \(b\)"):
         folder.scan(str(root), path)
 
@@ -206,7 +202,7 @@ def test_what_is_no_image_is_left_out_and_told_in_one_line(tmp_path):
 
     data = config(name="folder", folder=str(photos))
     batches = train(data, 5, 5) + evaluate(data, 5)
-    assert joined(batches, "mask").sum() == 25 + catalog.describe(data).num_eval
+    assert joined(batches, "mask").sum() == 25 + opened(data).info.num_eval
 
 
 def test_pixels_are_those_of_the_files(tmp_path):
@@ -215,8 +211,8 @@ def test_pixels_are_those_of_the_files(tmp_path):
         path = tmp_path / f"parity{i % 2}" / f"{i:02}.png"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(encode(image, "PNG"))
-    data = config(name="folder", folder=str(tmp_path), image_size=4)
-    info = catalog.describe(data)
+    data = config(name="folder", folder=str(tmp_path))
+    info = opened(data).info
     listing = folder.scan(str(tmp_path))
     for split, batches in ((info.train_split, train(data, 4, 8)), (info.eval_split, evaluate(data, 4))):
         for batch in batches:
@@ -260,10 +256,10 @@ def make(tmp_path, layout):
 def test_wrong_folder_is_one_clear_line(tmp_path, layout, message):
     data = config(name="folder", folder=str(make(tmp_path, layout)))
     with pytest.raises(ValueError, match=message) as error:
-        catalog.describe(data)
+        opened(data)
     assert "\n" not in str(error.value)
 
 
 def test_folder_not_set():
     with pytest.raises(ValueError, match=r"data.folder is not set: type --config.data.folder="):
-        catalog.describe(config(name="folder"))
+        opened(config(name="folder"))

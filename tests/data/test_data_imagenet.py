@@ -5,9 +5,7 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
-from sample_sets import config, evaluate, in_order, joined, train
-
-from mnet_jax.data import catalog, records
+from sample_sets import config, evaluate, in_order, joined, opened, train
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +14,7 @@ def data(imagenet_sample):
 
 
 def test_description(data):
-    info = catalog.describe(data)
+    info = opened(data).info
     assert (info.num_train, info.num_eval, info.num_classes) == (1000, 300, 1000)
     assert (info.train_split, info.eval_split) == ("train", "validation")
     assert info.class_names[0] == "tench"
@@ -33,9 +31,9 @@ def test_300_of_300_on_4_processes(data):
 
 def test_evaluation_as_pillow(data):
     """Decode, cut 0.875 of the short side out of the centre, resize: by Pillow, within two shades."""
-    split = records.open_split(data, "train[:20]")
+    table = opened(data).table("train[:20]")
     ours = in_order(evaluate(data, 20, split="train[:20]"))["image"]
-    for image, encoded in zip(ours, split.load().sources.numpy(), strict=True):
+    for image, encoded in zip(ours, table.contents.numpy(), strict=True):
         original = Image.open(io.BytesIO(encoded)).convert("RGB")
         side = round(0.875 * min(original.size))
         left, top = (original.width - side + 1) // 2, (original.height - side + 1) // 2

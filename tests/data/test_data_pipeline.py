@@ -4,9 +4,9 @@ import itertools
 
 import numpy as np
 import pytest
-from sample_sets import assert_equal, config, evaluate, in_order, joined, numbered, train, write_set
+from sample_sets import assert_equal, config, evaluate, in_order, joined, numbered, opened, train, write_set
 
-from mnet_jax.data import catalog, pipeline
+from mnet_jax.data import pipeline
 
 TRAIN, TEST = 50, 23
 # How a set is read: from memory; streamed with a buffer for all of it, or a part; from ArrayRecord; file by file.
@@ -39,14 +39,19 @@ def data(request, sets):
 
 
 def test_batch_is_as_promised(data):
-    data.image_size = (12, 20)
+    data.image_size = (32, 40)
     for batch in (train(data, 4, 1)[0], evaluate(data, 4)[0]):
         shapes = {key: (value.shape, value.dtype.name) for key, value in batch.items()}
         assert shapes == {
-            "image": ((4, 12, 20, 3), "uint8"),
+            "image": ((4, 32, 40, 3), "uint8"),
             "label": ((4,), "int32"),
             "mask": ((4,), "float32"),
             "index": ((4,), "int64"),
+        }
+    for fields in (opened(data).batch_spec(train=True), opened(data).batch_spec(train=False)):
+        assert {name: ((4, *shape), str(dtype)) for name, (shape, dtype) in fields.items()} == {
+            **shapes,
+            "index": ((4,), "int32"),
         }
 
 
@@ -139,7 +144,7 @@ def test_crops_differ_between_epochs_and_not_with_the_place_in_the_batch(sets):
 
 def test_slices(sets):
     data = config(name="plain", data_dir=str(sets), train_split="train[10:20]", eval_split="train[20:]+test[:3]")
-    info = catalog.describe(data)
+    info = opened(data).info
     assert (info.num_train, info.num_eval) == (10, 33)
     for cache_mb in (0, 1024):
         data.cache_mb = cache_mb
@@ -152,7 +157,7 @@ def test_slices(sets):
 
 def test_batches_keep_their_values(sets):
     data = config(name="plain", data_dir=str(sets))
-    batches = pipeline.train_batches(data, catalog.describe(data), batch_size=8, seed=0, start_step=0)
+    batches = pipeline.train_batches(opened(data), batch_size=8, seed=0, start_step=0)
     first = next(batches)
     copies = {key: value.copy() for key, value in first.items()}
     for _ in range(20):

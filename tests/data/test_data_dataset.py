@@ -6,9 +6,11 @@ import subprocess
 import sys
 
 import pytest
-from sample_sets import config, numbered, write_set
+from sample_sets import config, numbered, opened, write_set
 
-from mnet_jax.data import catalog
+from mnet_jax.data import catalog, tfds_set
+from mnet_jax.data.annotations import Boxes, PixelMap
+from mnet_jax.data.dataset import Dataset
 from mnet_jax.data.imagenet_names import NAMES
 
 
@@ -22,7 +24,7 @@ def sets(tmp_path_factory):
 
 
 def describe(root, name, **fields):
-    return catalog.describe(config(name=name, data_dir=str(root), **fields))
+    return opened(config(name=name, data_dir=str(root), **fields)).info
 
 
 def test_default_splits(sets):
@@ -122,16 +124,55 @@ def test_set_without_image_and_label(tmp_path):
         describe(tmp_path, "plain")
 
 
+@pytest.mark.parametrize(
+    ("annotation", "message"),
+    [
+        (Boxes(), r"and objects \(Sequence of bbox \(BBoxFeature\) and label \(ClassLabel\)\) expected, it has"),
+        (PixelMap(), r"image \(Image\) and segmentation_mask \(Image of one channel\) expected, it has"),
+    ],
+)
+def test_set_without_the_annotation(sets, tmp_path, annotation, message):
+    with pytest.raises(ValueError, match=message):
+        Dataset.open(config(name="three_splits", data_dir=str(sets)), {"it": annotation})
+    with pytest.raises(ValueError, match="'folder' has a label an image, that of its sub-folder, and not it"):
+        Dataset.open(config(name="folder", folder=str(tmp_path)), {"it": annotation})
+
+
+def test_what_the_config_says_later_changes_nothing(sets):
+    data = config(name="three_splits", data_dir=str(sets))
+    dataset = opened(data)
+    data.image_size = 64
+    assert dataset.fields(train=True)["image"].shape == (32, 32, 3)
+
+
+def test_made_up_and_published():
+    made = catalog.DatasetInfo.made_up(7)
+    assert (made.num_classes, made.class_names, made.num_train, made.mean) == (
+        7,
+        tuple("0123456"),
+        1281167,
+        catalog.IMAGENET[0],
+    )
+    known = catalog.published(config(name="cifar100"))
+    assert (known.num_classes, known.num_train, known.num_eval, known.eval_split) == (100, 50_000, 10_000, "test")
+    assert known.std != catalog.IMAGENET[1]
+    assert catalog.published(config(name="cifar100", eval_split="train")) is None
+    assert catalog.published(config(name="digits")) is None
+
+
 def test_data_dir(monkeypatch):
     monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
     monkeypatch.setenv("HOME", "/home/me")
-    assert catalog.data_dir(config()) == "/home/me/tensorflow_datasets"
-    assert catalog.data_dir(config(data_dir="~/sets")) == "/home/me/sets"
+    assert tfds_set.data_dir(config()) == "/home/me/tensorflow_datasets"
+    assert tfds_set.data_dir(config(data_dir="~/sets")) == "/home/me/sets"
     monkeypatch.setenv("TFDS_DATA_DIR", "gs://bucket/sets")
-    assert catalog.data_dir(config()) == "gs://bucket/sets"
-    assert catalog.data_dir(config(data_dir="gs://other/sets")) == "gs://other/sets"
+    assert tfds_set.data_dir(config()) == "gs://bucket/sets"
+    assert tfds_set.data_dir(config(data_dir="gs://other/sets")) == "gs://other/sets"
 
 
 def test_tensorflow_is_not_imported_early():
-    code = "import sys; from mnet_jax.data import catalog, pipeline, folder; sys.exit('tensorflow' in sys.modules)"
+    code = (
+        "import sys; from mnet_jax.data import annotations, batch, catalog, crop, dataset, manifest, order, pipeline, "
+        "fixed_views; sys.exit('tensorflow' in sys.modules or 'tensorflow_datasets' in sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

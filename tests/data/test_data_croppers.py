@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
-from mnet_jax.data import crop
-from mnet_jax.data.host import tf
+from mnet_jax.data import croppers
+from mnet_jax.data.tensorflow_setup import tf
 
 AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 
 
 def boxes(height, width, count=4000, area=AREA, ratio=RATIO):
-    draws = tf.random.stateless_uniform([count, crop.NUM_DRAWS], [1, 2])
+    draws = tf.random.stateless_uniform([count, croppers.NUM_DRAWS], [1, 2])
     shape = tf.constant([height, width])
-    found = tf.data.Dataset.from_tensor_slices(draws).map(lambda d: crop.inception_box(shape, d, area, ratio))
+    found = tf.data.Dataset.from_tensor_slices(draws).map(lambda d: croppers.inception_box(shape, d, area, ratio))
     return found.batch(count).get_single_element().numpy()
 
 
@@ -88,14 +88,14 @@ def test_no_draw_fits(shape, expected):
     ],
 )
 def test_center_box(shape, size, share, expected):
-    assert tuple(crop.center_box(tf.constant(shape), size, share).numpy()) == expected
+    assert tuple(croppers.center_box(tf.constant(shape), size, share).numpy()) == expected
 
 
 def test_center_box_is_resize_256_crop_224():
     """The box agrees within a pixel with the part of the original that "resize to 256, crop 224" shows."""
     rng = np.random.default_rng(0)
     for height, width in rng.integers(100, 1000, (50, 2)):
-        y, x, h, w = crop.center_box(tf.constant([height, width], tf.int32), (224, 224), 0.875).numpy()
+        y, x, h, w = croppers.center_box(tf.constant([height, width], tf.int32), (224, 224), 0.875).numpy()
         short = min(height, width)
         side = 224 * short / 256
         np.testing.assert_allclose([h, w], side, atol=0.5)

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 from sample_sets import config, encode, picture
 
-from mnet_jax.data import crop, decode, header, order
-from mnet_jax.data.host import tf
+from mnet_jax.data import croppers, decode, jpeg, order
+from mnet_jax.data.decode import Decoder
+from mnet_jax.data.tensorflow_setup import tf
 
 SIZE = (24, 20)
 
@@ -40,7 +41,7 @@ FILES = files()
 
 
 def test_shapes_are_pillows():
-    found = header.read(tf.constant(list(FILES.values())))
+    found = jpeg.read_headers(tf.constant(list(FILES.values())))
     for name, contents, known, shape, has_exif in zip(
         FILES, FILES.values(), found.known.numpy(), found.shape.numpy(), found.has_exif.numpy(), strict=True
     ):
@@ -55,7 +56,7 @@ def test_what_is_no_whole_header_is_not_known():
     cut = [plain[:n] for n in (0, 1, 2, 3, 4, 20, 21, 30, 170, plain.index(b"\xff\xda"))]
     endless = b"\xff\xd8" + b"\xff\xe2\x00\x02" * 500
     odd = [endless, plain[:2] + b"\xff\xff" + plain[2:], b"\xff\xd8\xff\x00\x00\x00\x00", b"GIF89a", b"BM"]
-    found = header.read(tf.constant([*cut, *odd, plain]))
+    found = jpeg.read_headers(tf.constant([*cut, *odd, plain]))
     assert found.known.numpy().tolist() == [False] * (len(cut) + len(odd)) + [True]
 
 
@@ -81,45 +82,40 @@ def test_boxes_do_not_depend_on_their_neighbours():
     """To the last bit, or a resumed run would crop otherwise: it plans in other groups."""
     rng = np.random.default_rng(0)
     shapes = tf.constant(rng.integers(1, 900, (67, 2)), tf.int32)
-    draws = tf.constant(rng.random((67, crop.NUM_DRAWS), np.float32))
-    together = crop.inception_box(shapes, draws, (0.08, 1.0), (3 / 4, 4 / 3)).numpy()
+    draws = tf.constant(rng.random((67, croppers.NUM_DRAWS), np.float32))
+    together = croppers.inception_box(shapes, draws, (0.08, 1.0), (3 / 4, 4 / 3)).numpy()
     for n in (1, 3, 16):
         apart = [
-            crop.inception_box(shapes[i : i + n], draws[i : i + n], (0.08, 1.0), (3 / 4, 4 / 3)).numpy()
+            croppers.inception_box(shapes[i : i + n], draws[i : i + n], (0.08, 1.0), (3 / 4, 4 / 3)).numpy()
             for i in range(0, 67, n)
         ]
         np.testing.assert_array_equal(np.concatenate(apart), together)
 
 
-def short_and_general(plan, run):
-    """What `run(plan)` makes on the planned way and on the general one."""
-    general = decode.Plan(tf.zeros_like(plan.way), plan.window, plan.begin, plan.extent)
-    return run(plan), run(general)
-
-
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_the_short_way_gives_the_same_pixels(interpolation):
-    data = config(interpolation=interpolation, image_size=SIZE, eval_crop=0.9)
+def test_the_short_way_gives_the_same_pixels_and_crop(interpolation):
+    data = config(interpolation=interpolation, eval_crop=0.9)
 
-    @tf.function
-    def train(contents, draws, *plan):
-        return decode.planned_train_image(contents, draws, decode.Plan(*plan), data, SIZE)
+    def both_ways(decoder, examples):
+        """What comes of each example on the planned way and on the general one."""
 
-    @tf.function
-    def evaluate(contents, *plan):
-        return decode.planned_eval_image(contents, decode.Plan(*plan), data, SIZE)
+        @tf.function
+        def run(example):
+            pixels, crop = decoder.pixels(example)
+            return pixels, crop.row()
+
+        planned = decoder.plan(examples)
+        for i in range(len(examples["contents"])):
+            one = tf.nest.map_structure(lambda values, i=i: values[i], planned)
+            general = {**one, "plan": one["plan"]._replace(way=tf.constant(0))}
+            for short, long in zip(run(one), run(general), strict=True):
+                np.testing.assert_array_equal(short.numpy(), long.numpy())
+        return planned["plan"].way.numpy()
 
     contents = tf.constant([c for c in FILES.values() for _ in range(8)])
     index = tf.range(len(contents), dtype=tf.int64)
-    draws, plan = decode.plan_train(contents, tf.zeros_like(index), index, data, SIZE)
-    assert 0.3 < np.mean(plan.way.numpy() != 0) < 0.9
-    for i in range(len(contents)):
-        one = decode.Plan(*(field[i] for field in plan))
-        images = short_and_general(one, lambda plan, i=i: train(contents[i], draws[i], *plan).numpy())
-        np.testing.assert_array_equal(*images)
-    plan = decode.plan_eval(contents[::8], data, SIZE)
-    assert set(plan.way.numpy()) == {0, 1, 2}
-    for i, c in enumerate(FILES.values()):
-        one = decode.Plan(*(field[i] for field in plan))
-        images = short_and_general(one, lambda plan, c=c: evaluate(tf.constant(c), *plan).numpy())
-        np.testing.assert_array_equal(*images)
+    trained = Decoder(croppers.train_cropper(data, SIZE), interpolation, flip=True)
+    ways = both_ways(trained, {"contents": contents, "index": index, "key": tf.zeros_like(index)})
+    assert 0.3 < np.mean(ways != 0) < 0.9
+    evaluated = Decoder(croppers.eval_cropper(data, SIZE), interpolation)
+    assert set(both_ways(evaluated, {"contents": contents[::8], "index": index[::8]})) == {0, 1, 2}

@@ -5,7 +5,7 @@ import sys
 
 CODE = """
 import sys
-from mnet_jax.data import host
+from mnet_jax.data import tensorflow_setup
 import tensorflow as tf
 assert "keras" not in sys.modules
 assert tf.io.decode_jpeg is not None
