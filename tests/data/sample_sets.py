@@ -50,7 +50,30 @@ def write_set(
     file_format: str = "tfrecord",
     num_shards: int = 1,
 ) -> None:
-    """Writes a TFDS set `name` under `data_dir`."""
+    """Writes a TFDS set `name` of labelled images under `data_dir`."""
+    import tensorflow_datasets as tfds
+
+    def with_names(examples: Callable[[], Examples]) -> Callable[[], Iterable[dict]]:
+        return lambda: ({"image": io.BytesIO(image), "label": label} for image, label in examples())
+
+    features = {
+        "image": tfds.features.Image(encoding_format="jpeg"),
+        "label": tfds.features.ClassLabel(num_classes=num_classes),
+    }
+    named = {split: with_names(examples) for split, examples in splits.items()}
+    write_features(data_dir, name, features, named, file_format=file_format, num_shards=num_shards)
+
+
+def write_features(
+    data_dir: pathlib.Path,
+    name: str,
+    features: dict,
+    splits: dict[str, Callable[[], Iterable[dict]]],
+    *,
+    file_format: str = "tfrecord",
+    num_shards: int = 1,
+) -> None:
+    """Writes a TFDS set `name` with these features under `data_dir`."""
     import tensorflow_datasets as tfds
 
     class Sample(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -61,21 +84,10 @@ def write_set(
         code_path = None
 
         def _info(self) -> tfds.core.DatasetInfo:
-            features = tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(encoding_format="jpeg"),
-                    "label": tfds.features.ClassLabel(num_classes=num_classes),
-                }
-            )
-            return tfds.core.DatasetInfo(builder=self, features=features)
+            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
         def _split_generators(self, dl_manager):
-            return {
-                split: (
-                    (i, {"image": io.BytesIO(image), "label": label}) for i, (image, label) in enumerate(examples())
-                )
-                for split, examples in splits.items()
-            }
+            return {split: enumerate(examples()) for split, examples in splits.items()}
 
         def _generate_examples(self):
             raise AssertionError
@@ -84,6 +96,22 @@ def write_set(
     tfds.disable_progress_bar()
     download = tfds.download.DownloadConfig(num_shards=num_shards)
     Sample(data_dir=data_dir).download_and_prepare(file_format=file_format, download_config=download)
+
+
+def objects_feature(names: Iterable[str], *more: str) -> object:
+    """The TFDS feature "objects" with classes of these names; `more` of area, is_crowd, is_difficult."""
+    import tensorflow_datasets as tfds
+
+    extra = {"area": np.int64, "is_crowd": np.bool_, "is_difficult": np.bool_}
+    inside = {"bbox": tfds.features.BBoxFeature(), "label": tfds.features.ClassLabel(names=list(names))}
+    return tfds.features.Sequence({**inside, **{name: extra[name] for name in more}})
+
+
+def bbox(y1: float, x1: float, y2: float, x2: float, height: int, width: int) -> object:
+    """A TFDS box from pixels of a picture of this size."""
+    import tensorflow_datasets as tfds
+
+    return tfds.features.BBox(y1 / height, x1 / width, y2 / height, x2 / width)
 
 
 def numbered(count: int, first: int = 0) -> Callable[[], Examples]:
