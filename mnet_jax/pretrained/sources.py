@@ -7,10 +7,12 @@ Accuracies are those at the image size given here; where they are published is s
 """
 
 import dataclasses
-import difflib
 import math
 
 from mnet_jax.data import catalog
+from mnet_jax.errors import did_you_mean
+from mnet_jax.errors import nearest as nearest_names
+from mnet_jax.pretrained.timm_rows import TIMM_ARCHITECTURES, TIMM_ROWS, TIMM_UNSUPPORTED
 from mnet_jax.trained import PublishedAccuracy
 
 # Mean and deviation of pixels in 0 .. 255, by name.
@@ -49,99 +51,11 @@ class Source:
 
 # --- timm, on the Hugging Face hub ---
 
-# Its architectures that our tables describe: name -> (model, width). "tf_" ones have TensorFlow's padding and epsilon.
-TIMM_ARCHITECTURES: dict[str, tuple[str, float]] = {
-    "mobilenetv1_100": ("v1", 1.0),
-    "mobilenetv1_125": ("v1", 1.25),
-    "mobilenetv2_035": ("v2", 0.35),
-    "mobilenetv2_050": ("v2", 0.5),
-    "mobilenetv2_075": ("v2", 0.75),
-    "mobilenetv2_100": ("v2", 1.0),
-    "mobilenetv2_140": ("v2", 1.4),
-    "mobilenetv3_large_075": ("v3_large", 0.75),
-    "mobilenetv3_large_100": ("v3_large", 1.0),
-    "mobilenetv3_small_050": ("v3_small", 0.5),
-    "mobilenetv3_small_075": ("v3_small", 0.75),
-    "mobilenetv3_small_100": ("v3_small", 1.0),
-    "tf_mobilenetv3_large_075": ("v3_large", 0.75),
-    "tf_mobilenetv3_large_100": ("v3_large", 1.0),
-    "tf_mobilenetv3_large_minimal_100": ("v3_large_minimalistic", 1.0),
-    "tf_mobilenetv3_small_075": ("v3_small", 0.75),
-    "tf_mobilenetv3_small_100": ("v3_small", 1.0),
-    "tf_mobilenetv3_small_minimal_100": ("v3_small_minimalistic", 1.0),
-    "mobilenetv4_conv_small_035": ("v4_conv_small", 0.35),
-    "mobilenetv4_conv_small_050": ("v4_conv_small", 0.5),
-    "mobilenetv4_conv_small": ("v4_conv_small", 1.0),
-    "mobilenetv4_conv_medium": ("v4_conv_medium", 1.0),
-    "mobilenetv4_conv_large": ("v4_conv_large", 1.0),
-    "mobilenetv4_hybrid_medium_075": ("v4_hybrid_medium", 0.75),
-    "mobilenetv4_hybrid_medium": ("v4_hybrid_medium", 1.0),
-    "mobilenetv4_hybrid_large_075": ("v4_hybrid_large", 0.75),
-    "mobilenetv4_hybrid_large": ("v4_hybrid_large", 1.0),
-}
-
-# Its MobileNets that our tables do not describe, and why.
-TIMM_UNSUPPORTED: dict[str, str] = {
-    "mobilenetv1_100h": "it has a hidden layer of 1280 before the classifier, which MobileNetV1 has not",
-    "mobilenetv2_110d": "it is deeper than MobileNetV2",
-    "mobilenetv2_120d": "it is deeper than MobileNetV2",
-    "mobilenetv3_large_150d": "it is deeper than MobileNetV3-Large",
-    "mobilenetv3_rw": "its squeeze-excite widths and its head are not MobileNetV3's",
-    "mobilenetv4_conv_aa_medium": "it blurs before each stride (anti-aliasing)",
-    "mobilenetv4_conv_aa_large": "it blurs before each stride (anti-aliasing)",
-    "mobilenetv4_conv_blur_medium": "it blurs before each stride (anti-aliasing)",
-    "mobilenet_edgetpu_v2_m": "it is no MobileNet of v1 to v4",
-    "mobilenetv5_300m": "it is no MobileNet of v1 to v4",
-    "mobilenetv5_300m_enc": "it is no MobileNet of v1 to v4",
-    "mobilenetv5_base": "it is no MobileNet of v1 to v4",
-}
-
-# Architecture and tag, pixels, crop_pct, statistics, interpolation, classes, top-1, top-5. The first of an architecture
-# is meant where the tag is left out.
-_TIMM_ROWS = (
-    ("mobilenetv1_100.ra4_e3600_r224_in1k", 224, 0.875, "half", "bicubic", 1000, 75.388, 92.31),
-    ("mobilenetv1_125.ra4_e3600_r224_in1k", 224, 0.9, "half", "bicubic", 1000, 76.92, 93.232),
-    ("mobilenetv2_050.lamb_in1k", 224, 0.875, "imagenet", "bicubic", 1000, 65.928, 86.114),
-    ("mobilenetv2_100.ra_in1k", 224, 0.875, "imagenet", "bicubic", 1000, 72.91, 91.0),
-    ("mobilenetv2_140.ra_in1k", 224, 0.875, "imagenet", "bicubic", 1000, 76.528, 93.008),
-    ("mobilenetv3_large_100.ra_in1k", 224, 0.875, "imagenet", "bicubic", 1000, 75.784, 92.528),
-    ("mobilenetv3_large_100.ra4_e3600_r224_in1k", 224, 0.95, "half", "bicubic", 1000, 76.31, 92.842),
-    ("mobilenetv3_large_100.miil_in21k_ft_in1k", 224, 0.875, "unit", "bilinear", 1000, 77.92, 92.894),
-    ("mobilenetv3_large_100.miil_in21k", 224, 0.875, "unit", "bilinear", 11221, None, None),
-    ("mobilenetv3_small_050.lamb_in1k", 224, 0.875, "imagenet", "bicubic", 1000, 57.918, 80.144),
-    ("mobilenetv3_small_075.lamb_in1k", 224, 0.875, "imagenet", "bicubic", 1000, 65.284, 85.462),
-    ("mobilenetv3_small_100.lamb_in1k", 224, 0.875, "imagenet", "bicubic", 1000, 67.636, 87.638),
-    ("tf_mobilenetv3_large_075.in1k", 224, 0.875, "half", "bilinear", 1000, 73.442, 91.332),
-    ("tf_mobilenetv3_large_100.in1k", 224, 0.875, "half", "bilinear", 1000, 75.51, 92.6),
-    ("tf_mobilenetv3_large_minimal_100.in1k", 224, 0.875, "half", "bilinear", 1000, 72.27, 90.664),
-    ("tf_mobilenetv3_small_075.in1k", 224, 0.875, "half", "bilinear", 1000, 65.706, 86.13),
-    ("tf_mobilenetv3_small_100.in1k", 224, 0.875, "half", "bilinear", 1000, 67.922, 87.686),
-    ("tf_mobilenetv3_small_minimal_100.in1k", 224, 0.875, "half", "bilinear", 1000, 62.892, 84.27),
-    ("mobilenetv4_conv_small_050.e3000_r224_in1k", 224, 0.875, "half", "bicubic", 1000, 64.778, 85.5),
-    ("mobilenetv4_conv_small.e2400_r224_in1k", 224, 0.875, "imagenet", "bicubic", 1000, 73.756, 91.43),
-    ("mobilenetv4_conv_small.e1200_r224_in1k", 224, 0.875, "imagenet", "bicubic", 1000, 73.45, 91.34),
-    ("mobilenetv4_conv_small.e3600_r256_in1k", 256, 0.95, "half", "bicubic", 1000, 74.534, 91.94),
-    ("mobilenetv4_conv_medium.e500_r256_in1k", 256, 0.95, "imagenet", "bicubic", 1000, 79.916, 95.188),
-    ("mobilenetv4_conv_medium.e500_r224_in1k", 224, 0.95, "imagenet", "bicubic", 1000, 79.092, 94.788),
-    ("mobilenetv4_conv_medium.e250_r384_in12k_ft_in1k", 384, 0.95, "imagenet", "bicubic", 1000, 82.776, 96.448),
-    ("mobilenetv4_conv_medium.e180_ad_r384_in12k", 384, 1.0, "imagenet", "bicubic", 11821, None, None),
-    ("mobilenetv4_conv_medium.e180_r384_in12k", 384, 1.0, "imagenet", "bicubic", 11821, None, None),
-    ("mobilenetv4_conv_medium.e250_r384_in12k", 384, 1.0, "imagenet", "bicubic", 11821, None, None),
-    ("mobilenetv4_conv_large.e600_r384_in1k", 384, 0.95, "imagenet", "bicubic", 1000, 82.974, 96.244),
-    ("mobilenetv4_conv_large.e500_r256_in1k", 256, 0.95, "imagenet", "bicubic", 1000, 81.864, 95.696),
-    ("mobilenetv4_hybrid_medium.ix_e550_r256_in1k", 256, 0.95, "imagenet", "bicubic", 1000, 81.478, 95.692),
-    ("mobilenetv4_hybrid_medium.ix_e550_r384_in1k", 384, 0.95, "imagenet", "bicubic", 1000, 82.952, 96.47),
-    ("mobilenetv4_hybrid_medium.e500_r224_in1k", 224, 0.95, "imagenet", "bicubic", 1000, 80.432, 95.378),
-    ("mobilenetv4_hybrid_medium.e200_r256_in12k_ft_in1k", 256, 0.95, "imagenet", "bicubic", 1000, 82.36, 96.256),
-    ("mobilenetv4_hybrid_medium.e200_r256_in12k", 256, 0.95, "imagenet", "bicubic", 11821, None, None),
-    ("mobilenetv4_hybrid_large.ix_e600_r384_in1k", 384, 0.95, "imagenet", "bicubic", 1000, 83.996, 96.714),
-    ("mobilenetv4_hybrid_large.e600_r384_in1k", 384, 0.95, "imagenet", "bicubic", 1000, 83.826, 96.748),
-)
 _TIMM_CSV = "timm, results-imagenet.csv"
 
 
 def timm_crop(image_size: int, crop_pct: float) -> float:
-    """timm's crop_pct as our share of the short side: it resizes that to floor(size / crop_pct), whole pixels.
+    """Returns timm's crop_pct as our share of the short side, which it resizes to floor(size / crop_pct), whole pixels.
 
     Its 1.0 is still a centre square; ours is the whole image, squeezed. The number just below gives the square.
     """
@@ -149,7 +63,7 @@ def timm_crop(image_size: int, crop_pct: float) -> float:
 
 
 def timm_source(name: str, architecture: str, **known: object) -> Source:
-    """A file of timm's `architecture`; `known` are fields of Source.
+    """Returns a file of timm's `architecture`; `known` are fields of Source.
 
     Raises:
       ValueError: if our tables do not describe the architecture.
@@ -157,9 +71,8 @@ def timm_source(name: str, architecture: str, **known: object) -> Source:
     if architecture in TIMM_UNSUPPORTED:
         raise ValueError(f"{name} cannot be loaded: {TIMM_UNSUPPORTED[architecture]}")
     if architecture not in TIMM_ARCHITECTURES:
-        near = difflib.get_close_matches(architecture, TIMM_ARCHITECTURES, 1)
-        hint = f". Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"{name} cannot be loaded: timm's {architecture!r} is no MobileNet of v1 to v4{hint}")
+        hint = did_you_mean(architecture, TIMM_ARCHITECTURES)
+        raise ValueError(f"{name} cannot be loaded: timm's {architecture!r} is no MobileNet of v1 to v4.{hint}")
     model, width = TIMM_ARCHITECTURES[architecture]
     from_tensorflow = architecture.startswith("tf_")
     return Source(
@@ -188,7 +101,7 @@ def _timm() -> list[Source]:
             if top1 is None
             else PublishedAccuracy(top1=top1, top5=top5, image_size=size, source=_TIMM_CSV),
         )
-        for name, size, crop, statistics, interpolation, num_classes, top1, top5 in _TIMM_ROWS
+        for name, size, crop, statistics, interpolation, num_classes, top1, top5 in TIMM_ROWS
     ]
 
 
@@ -206,7 +119,7 @@ _TORCHVISION_URL = "https://download.pytorch.org/models/"
 
 
 def torchvision_source(name: str, model: str, width: float | None, **known: object) -> Source:
-    """A file in torchvision's layout: its V2 has PyTorch's norm, its V3 TensorFlow's epsilon and the paper's decay."""
+    """Returns a file of torchvision: its V2 has PyTorch's norm, its V3 TensorFlow's epsilon and the paper's decay."""
     return Source(
         name=name,
         layout="torchvision",
@@ -270,7 +183,7 @@ _V3_ROWS = (
 
 
 def keras_source(name: str, model: str, width: float | None, **known: object) -> Source:
-    """A file in the layout of Keras applications. Its V3 scales pixels inside the model, to -1 .. 1 like the others."""
+    """Returns a file of Keras; its V3 scales pixels inside the model, to -1 .. 1 like the others."""
     return Source(
         name=name,
         layout="keras",
@@ -331,23 +244,21 @@ CATALOGUE: dict[str, Source] = {source.name: source for source in (*_timm(), *_t
 
 
 def nearest(name: str) -> str:
-    """' Did you mean ...?' for the most similar name of the catalogue, or nothing."""
+    """Returns " Did you mean ...?" for the most similar name of the catalogue, or nothing."""
     bare = {known.partition("/")[2]: known for known in CATALOGUE}
-    near = difflib.get_close_matches(name, CATALOGUE, 1) or [
-        bare[match] for match in difflib.get_close_matches(name.rpartition("/")[2], bare, 1)
-    ]
+    near = nearest_names(name, CATALOGUE) or [bare[match] for match in nearest_names(name.rpartition("/")[2], bare)]
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def look_up(name: str) -> Source | None:
-    """The entry of this name, or without its tag ("timm/mobilenetv2_100") the first; None if there is none."""
+    """Returns the entry of this name, or without its tag ("timm/mobilenetv2_100") the first; None if there is none."""
     if name in CATALOGUE:
         return CATALOGUE[name]
     return next((source for source in CATALOGUE.values() if source.name.startswith(f"{name}.")), None)
 
 
 def by_file(file: str) -> Source | None:
-    """The entry that a file was downloaded from, judged by its name: that of the URL, or timm's with .safetensors."""
+    """Returns the entry that a file was downloaded from, by its name: the URL's, or timm's with .safetensors."""
     for source in CATALOGUE.values():
         stem = source.name.partition("/")[2]
         if file == source.file != "model.safetensors" or file in (f"{stem}.safetensors", f"{stem}.pth"):
