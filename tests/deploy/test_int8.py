@@ -93,7 +93,7 @@ def test_v3_large_adds_maps_that_carry_the_sixth():
     graph = folded("v3_large", mean=(128.0, 128.0, 128.0))
     target = rewrite.rewrite(graph)
     assert target.factors["block_00/add"] == 6.0
-    assert target.factors[graph.output.name] == 1.0
+    assert target.factors[graph.outputs["logits"]] == 1.0
     images = pictures(2)
     expected = scores(graph, images)
     np.testing.assert_allclose(scores(target.graph, images), expected, atol=1e-4 * np.abs(expected).max())
@@ -149,7 +149,7 @@ def test_channels_without_weights_keep_their_bias(depthwise):
     conv = g.Conv(name="conv", inputs=("pixels",), shape=(4, 4, 3), kernel=kernel, bias=np.array([0.5, 3.0, -2.0]),
                   depthwise=depthwise)  # fmt: skip
     pixels = g.Pixels(name="pixels", inputs=(g.INPUT,), shape=(4, 4, 3), mean=np.full(3, 128, np.float32))
-    graph = g.Graph(input_shape=(4, 4, 3), input_dtype="uint8", nodes=(pixels, conv))
+    graph = g.Graph(input_shape=(4, 4, 3), input_dtype="uint8", nodes=(pixels, conv), outputs={"logits": "conv"})
     image = np.random.default_rng(0).integers(0, 256, (4, 4, 3), np.uint8)
     model = write.convert(rewrite.rewrite(graph), {"conv": (-7.0, 7.0)}, about(class_names=("a", "b", "c")))
     found = every_tensor(model, image)["logits"]

@@ -65,7 +65,9 @@ def test_moments_and_the_mean_error(depthwise):
         name="conv", inputs=("pixels",), shape=(5, 4, 3), kernel=kernel, bias=np.ones(3, np.float32), stride=2,
         padding=((1, 1), (1, 1)), depthwise=depthwise,
     )  # fmt: skip
-    target = rewrite.rewrite(g.Graph(input_shape=(9, 7, 3), input_dtype="uint8", nodes=(pixels, conv)))
+    nodes = (pixels, conv)
+    graph = g.Graph(input_shape=(9, 7, 3), input_dtype="uint8", nodes=nodes, outputs={"conv": "conv"})
+    target = rewrite.rewrite(graph)
     known = rounding.moments(target, [images[:4], images[4:]])["conv"]
     padded = np.pad(images.astype(np.float64) - 128, ((0, 0), (1, 1), (1, 1), (0, 0)))
     patches = np.array(
