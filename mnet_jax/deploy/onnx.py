@@ -34,12 +34,16 @@ def build(graph: g.Graph, about: About) -> onnx.ModelProto:
     writer = _Writer()
     names = {g.INPUT: writer.add("Transpose", (g.INPUT,), "channels_first", perm=(0, 3, 1, 2))}
     shapes = {g.INPUT: graph.input_shape}
-    given = {node: name for name, node in graph.outputs.items()}
+    nodes = {node.name: node for node in graph.nodes}
+    maps = {name: node for name, node in graph.outputs.items() if len(nodes[node].shape) == 3}
+    given = {node: name for name, node in graph.outputs.items() if name not in maps}
     for node in graph.nodes:
         output = given.get(node.name, node.name)
         names[node.name] = writer.node(node, tuple(names[name] for name in node.inputs), output, shapes)
         shapes[node.name] = node.shape
     images = helper.make_tensor_value_info(g.INPUT, _TYPES[graph.input_dtype], (_BATCH, *graph.input_shape))
+    for name, node in maps.items():
+        writer.add("Transpose", (names[node],), name, perm=(0, 2, 3, 1))
     results = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, (_BATCH, *shapes[node]))
         for name, node in graph.outputs.items()

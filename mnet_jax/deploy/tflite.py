@@ -4,7 +4,7 @@ import contextlib
 import os
 import pathlib
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import flatbuffers
@@ -37,7 +37,7 @@ def convert(graph: g.Graph, about: About, *, quantize: str = "none") -> bytes:
         channel, activations quantised as they come.
     """
     model = run_converter(graph, _float16 if quantize == "float16" else lambda converter: None)
-    return finish(_dynamic(model) if quantize == "dynamic" else model, graph.outputs, about)
+    return finish(_dynamic(model) if quantize == "dynamic" else model, about)
 
 
 def _float16(converter: Any) -> None:
@@ -75,25 +75,31 @@ def run_converter(graph: g.Graph, configure: Callable[[Any], None]) -> bytes:
     return converter.convert()
 
 
-def finish(model: bytes, outputs: Iterable[str], about: About) -> bytes:
-    """Returns a converted model with readable names, metadata, the label file, and nothing that a delegate refuses.
+def finish(model: bytes, about: About) -> bytes:
+    """Returns a model with readable names, metadata, the label file, and nothing that a delegate refuses.
 
-    The model gives the results `outputs` in the order of their names, as the converter has them.
+    A converted model says the names of its results in its signature; one without a signature has them already.
     """
     tree = unpack(model)
     graph = tree.subgraphs[0]
     graph.tensors[graph.inputs[0]].name = g.INPUT
-    for place, name in zip(graph.outputs, sorted(outputs), strict=True):
-        graph.tensors[place].name = name
+    for signature in tree.signatureDefs or ():
+        for result in signature.outputs:
+            graph.tensors[result.tensorIndex].name = result.name
+    names = [_text(graph.tensors[place].name) for place in graph.outputs]
     tree.description = about.description
     _dequantize_pixels(tree)
     buffer = schema.BufferT()
-    buffer.data = np.frombuffer(tflite_metadata.build(about), np.uint8)
+    buffer.data = np.frombuffer(tflite_metadata.build(about, names), np.uint8)
     entry = schema.MetadataT()
     entry.name, entry.buffer = tflite_metadata.BUFFER_NAME, len(tree.buffers)
     tree.buffers.append(buffer)
     tree.metadata = [*(tree.metadata or ()), entry]
     return tflite_metadata.append_files(pack(tree), about)
+
+
+def _text(name: bytes | str) -> str:
+    return name.decode() if isinstance(name, bytes) else name
 
 
 def _dequantize_pixels(tree: schema.ModelT) -> None:

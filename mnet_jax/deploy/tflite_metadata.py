@@ -6,6 +6,7 @@ positions of its fields. The files that it names lie in a zip archive at the end
 
 import io
 import zipfile
+from collections.abc import Sequence
 
 import flatbuffers
 import numpy as np
@@ -27,8 +28,8 @@ Value = int | bytes | np.ndarray | str | list | dict
 # list of tables -> vector, dict -> table.
 
 
-def build(about: About) -> bytes:
-    """Returns the buffer for a model of one image; its results, which the task describes, are in the order of names."""
+def build(about: About, names: Sequence[str]) -> bytes:
+    """Returns the buffer for a model of one image, whose results are `names` in this order; the task describes them."""
     height, width = about.image_size
     uint8 = about.input == "uint8"
     mean, std = ((0.0,) * 3, (1.0,) * 3) if uint8 else (about.mean, about.std)
@@ -41,7 +42,7 @@ def build(about: About) -> bytes:
         5: {0: (255 - mean) / std, 1: (0 - mean) / std},
     }
     described = tasks.face(about.task, "export").describe(about.output, about.class_names)
-    results = [_result(output) for _, output in sorted(described.items())]
+    results = [_result(described[name]) for name in names]
     model = {
         0: f"MobileNet {about.model}",
         1: about.description,

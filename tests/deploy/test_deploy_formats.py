@@ -1,8 +1,10 @@
 """Every format for real: written, opened in its own runtime, compared with the graph in JAX."""
 
+import dataclasses
 import json
 import subprocess
 import sys
+import types
 import zipfile
 
 import jax
@@ -12,10 +14,14 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from networks import MEAN, STD, about, fold, normalized, random_images, random_variables
 
+from mnet_jax.deploy import fold as folding
 from mnet_jax.deploy import formats, stablehlo, tflite, tflite_metadata
+from mnet_jax.deploy.int8.quantize import int8_model
 from mnet_jax.deploy.interpret import interpret
 from mnet_jax.files import check_writable, placed
+from mnet_jax.models import MobileNet
 from mnet_jax.tasks.classification.network import create_model
+from mnet_jax.tasks.output import Output
 
 SIZE = 64
 
@@ -83,6 +89,58 @@ def test_attention_in_tflite_and_onnx(tmp_path):
     assert not {"TRANSPOSE", "SUM", "CAST", "PAD"} & set(tflite.operations(model))
 
 
+@pytest.fixture
+def several(monkeypatch, network):
+    """(graph, what is known of it) with a map and the embedding as results, of a task that says what they are."""
+    plan = network[0]
+
+    def head(graph):
+        return {"vector": graph.flatten("flat", graph.embedding()), "coarse": graph.maps()[16]}
+
+    def describe(output, class_names):
+        return {name: Output(title=name, text=f"{output} {name}") for name in ("vector", "coarse")}
+
+    package, face = types.ModuleType("toy_task"), types.ModuleType("toy_task.export")
+    face.describe = describe
+    monkeypatch.setitem(sys.modules, "toy_task", package)
+    monkeypatch.setitem(sys.modules, "toy_task.export", face)
+    graph = folding.fold(plan, random_variables(plan), head, image_size=SIZE, input="uint8", mean=MEAN, std=STD)
+    return graph, about(plan, SIZE, output="both", task="toy_task")
+
+
+@pytest.mark.parametrize("format", list(formats.FORMATS))
+def test_several_results_come_by_name(network, several, tmp_path, format):
+    plan, _, images, _ = network
+    graph, known = several
+    model, variables = MobileNet(plan), random_variables(plan)
+    vector, maps = jax.jit(
+        lambda images: (model.apply(variables, images), model.apply(variables, images, method="maps"))
+    )(normalized(images))
+    formats.write(graph, known, tmp_path / "model", format)
+    exported = formats.load(tmp_path / "model")
+    assert exported.about == known
+    found = exported(images)
+    assert sorted(found) == ["coarse", "vector"]
+    for name, expected in (("vector", vector), ("coarse", maps[16])):
+        assert found[name].shape == expected.shape
+        assert np.abs(found[name] - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+def test_several_results_in_int8(network, several, tmp_path):
+    graph, known = several
+    images = network[2]
+    # what a hard swish gives is six times as large in an int8 graph
+    with pytest.raises(ValueError, match="int8 gives results of linear layers only, not vector"):
+        int8_model(graph, known, lambda: [images])
+    linear = dataclasses.replace(graph, outputs={"vector": "block_03/project", "coarse": graph.outputs["coarse"]})
+    path = tmp_path / "model.tflite"
+    path.write_bytes(int8_model(linear, known, lambda: [images]))
+    expected, found = interpret(linear, images), formats.load(path)(images)
+    assert list(found) == ["vector", "coarse"]
+    for name, values in found.items():
+        assert np.corrcoef(values.ravel(), np.ravel(expected[name]))[0, 1] > 0.9
+
+
 # --- TFLite ---
 
 
@@ -125,7 +183,7 @@ def test_tflite_metadata_are_where_the_task_library_looks(network, files):
     buffer = tree.Buffers(entries[b"TFLITE_METADATA"]).DataAsNumpy().tobytes()
     assert buffer[4:8] == b"M001"
     assert b"labels.txt" in buffer
-    assert tflite_metadata.build(about(network[0], SIZE)) == buffer
+    assert tflite_metadata.build(about(network[0], SIZE), ["logits"]) == buffer
     images = tree.Subgraphs(0).Tensors(tree.Subgraphs(0).Inputs(0))
     assert images.Name() == b"images"
     assert images.ShapeAsNumpy().tolist() == [1, SIZE, SIZE, 3]

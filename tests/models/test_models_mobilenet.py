@@ -5,6 +5,7 @@ import functools
 import math
 
 import flax.errors
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -80,6 +81,59 @@ def test_stem_stride_of_the_module_is_that_of_the_plan(stem_stride):
     assert logits.shape == (2, 10)
     assert {stride: feature.shape[1:3] for stride, feature in features.items()} == {
         stride: (32 // stride, 40 // stride if 40 % stride == 0 else 3) for stride in features
+    }
+
+
+class Pyramid(MobileNet):
+    """A head on the maps alone, as detection has it."""
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        maps = self.maps(images, train=train)
+        return {stride: nn.Dense(2, name=f"head_{stride}")(x) for stride, x in maps.items()}
+
+    def list_variables(self):
+        variables = list_variables(self.plan, embedding=False)
+        features = {block.name: block.features for block in self.plan.blocks}
+        for stride, name in self.plan.map_blocks:
+            shapes = {"kernel": (features[name], 2), "bias": (2,)}
+            variables += [
+                plans.Variable(collection="params", path=(f"head_{stride}", leaf), shape=shape)
+                for leaf, shape in shapes.items()
+            ]
+        return variables
+
+
+@pytest.mark.parametrize("range_decay", [None, 0.9])
+def test_a_network_on_the_maps_has_its_layers_beside_the_backbones_and_none_above(range_decay):
+    plan = resolve(SPECS["v3_small"], width=0.25, quantize_range_decay=range_decay)
+    model = Pyramid(plan)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((2, 64, 64, 3)))
+    leaves = {tuple(key.key for key in path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)}
+    assert leaves == {(variable.collection, *variable.path): variable.shape for variable in model.list_variables()}
+    heads = [f"head_{stride}" for stride in (4, 8, 16, 32)]
+    assert set(shapes["params"]) == {"stem", *(block.name for block in plan.blocks), *heads}
+    variables = initial_variables(model.list_variables(), seed=0)
+    found = jax.eval_shape(lambda: model.apply(variables, jnp.zeros((2, 64, 64, 3))))
+    assert {stride: x.shape for stride, x in found.items()} == {
+        stride: (2, 64 // stride, 64 // stride, 2) for stride in (4, 8, 16, 32)
+    }
+
+
+def test_a_backbone_gives_its_embedding_and_has_no_classes():
+    plan = resolve(SPECS["v4_conv_small"], width=0.25)
+    assert (plan.classifier, plan.num_classes) == (None, 0)
+    whole = plans.with_classifier(plan, 7)
+    assert (whole.num_classes, whole.classifier.in_features) == (7, plan.embedding_features)
+    model = MobileNet(plan)
+    variables = initial_variables(model.list_variables(), seed=0)
+    images = jax.ShapeDtypeStruct((2, 64, 48, 3), jnp.float32)
+    embedding = jax.eval_shape(lambda images: model.apply(variables, images), images)
+    assert (embedding.shape, embedding.dtype) == ((2, plan.embedding_features), jnp.float32)
+    names = {variable.path for variable in model.list_variables()}
+    assert {variable.path for variable in list_variables(whole)} - names == {
+        ("classifier", "kernel"),
+        ("classifier", "bias"),
     }
 
 

@@ -36,7 +36,7 @@ def convert(target: Int8Graph, ranges: Ranges, about: About, moments: Mapping[st
 
     `moments` are those of the layers' inputs, for how their weights are rounded; None: to the nearest.
     """
-    return finish(_Writer(target, ranges, moments or {}).model(), target.graph.outputs, about)
+    return finish(_Writer(target, ranges, moments or {}).model(), about)
 
 
 def scale_and_zero(low: float, high: float) -> tuple[float, int]:
@@ -77,8 +77,10 @@ class _Writer:
         self._places[g.INPUT] = pixels
         for node in self._graph.nodes:
             self._add(node)
-        results = [self._places[node] for _, node in sorted(self._graph.outputs.items())]
-        self._subgraph.inputs, self._subgraph.outputs = [pixels], results
+        self._subgraph.inputs = [pixels]
+        self._subgraph.outputs = [self._places[node] for node in self._graph.outputs.values()]
+        for place, name in zip(self._subgraph.outputs, self._graph.outputs, strict=True):
+            self._subgraph.tensors[place].name = name
         self._tree.subgraphs = [self._subgraph]
         return pack(self._tree)
 
