@@ -82,7 +82,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
         if rest:
             raise ValueError(f"unexpected argument {rest[0]!r}: every option starts with --")
         for field in nones:
-            _set(config, field, None)
+            set_field(config, field, None)
     except (flags.Error, AttributeError, KeyError, TypeError) as error:
         text = error.args[0] if isinstance(error, KeyError | AttributeError) and error.args else error
         raise ValueError(str(text)) from error
@@ -137,7 +137,8 @@ def _leaves(config: ml_collections.ConfigDict, prefix: str = "") -> Iterator[tup
             yield f"{prefix}{key}", value
 
 
-def _set(config: ml_collections.ConfigDict, path: str, value: object) -> None:
+def set_field(config: ml_collections.ConfigDict, path: str, value: object) -> None:
+    """Sets "section.name" to a value of any type, as a field such as `data.image_size` has several."""
     *parents, key = path.split(".")
     for parent in parents:
         config = config[parent]
@@ -165,7 +166,7 @@ def from_json(text: str) -> ml_collections.ConfigDict:
         path = MOVED.get(path, path)
         if path not in known:
             raise ValueError(f"the saved config has the field {path!r}, which this version of mnet_jax does not know")
-        _set(config, path, tuple(value) if isinstance(value, list) else value)
+        set_field(config, path, tuple(value) if isinstance(value, list) else value)
     return config
 
 

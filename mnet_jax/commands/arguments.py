@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import ml_collections
 
+    from mnet_jax.config import set_field
     from mnet_jax.data.dataset import Dataset
     from mnet_jax.trained import Trained
 
@@ -123,6 +124,7 @@ def open_data(
     Raises:
       ValueError: if it is not there, or has other classes than the model.
     """
+    from mnet_jax.config import set_field
     from mnet_jax.data.dataset import Dataset
     from mnet_jax.trained import annotations
 
@@ -139,7 +141,7 @@ def open_data(
     if args.split is not None:
         data.eval_split = args.split
     if image_size is not None:
-        data.image_size = tuple(image_size)
+        set_field(config, "data.image_size", tuple(image_size))
 
     dataset = Dataset.open(data, annotations(config))
     if complaint := dataset.complaint():

@@ -13,7 +13,7 @@ from mnet_jax.models import blocks, plans
 
 
 def _in_order(builder: Builder, block: plans.BlockPlan, x: str) -> str:
-    """Nothing but convolutions, one after the other."""
+    """Adds nothing but convolutions, one after the other."""
     for layer in block.layers:
         x = builder.conv(layer, x, (block.name,))
     return x
@@ -31,7 +31,7 @@ def _inverted_residual(builder: Builder, block: blocks.InvertedResidualPlan, x: 
 
 
 def _gated(builder: Builder, gate: plans.SqueezeExcitePlan, x: str, scope: tuple[str, ...]) -> str:
-    """x times relu6(gate + 3): 6 times what the model has."""
+    """Adds x times relu6(gate + 3): 6 times what the model has."""
     y = builder.mean("/".join((*scope, "pool")), x)
     y = builder.conv(gate.reduce, y, scope)
     y = builder.conv(gate.expand, y, scope)

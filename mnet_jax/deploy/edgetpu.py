@@ -23,7 +23,7 @@ _SOFTMAX_LIMIT = 16_000  # elements of its one-dimensional input
 
 
 def problems(model: bytes) -> list[str]:
-    """What would stay on the CPU, and why; [] if the whole model fits the list."""
+    """Returns what would stay on the CPU, and why; [] if the whole model fits the list."""
     found = [f"{name} is not on its list" for name in sorted(set(operations(model)) - OPERATIONS)]
     tensors = schema.ModelT.InitFromObj(schema.Model.GetRootAs(model, 0)).subgraphs[0].tensors
     floats = [tensor.name for tensor in tensors if tensor.type not in _DTYPES]

@@ -37,13 +37,13 @@ class Exported(Protocol):
 
 
 def check(format: str, quantize: str) -> None:
-    """ValueError unless there is such a format and it can be quantised so."""
+    """Raises ValueError unless there is such a format and it can be quantised so."""
     check_choice("format", format, tuple(FORMATS))
     check_choice(f"quantize of {format}", quantize, FORMATS[format])
 
 
 def check_path(path: str | os.PathLike, format: str) -> None:
-    """ValueError unless a file of this format could be written to `path`; costs nothing, so it can come first."""
+    """Raises ValueError unless a file of this format could be written to `path`; it costs nothing."""
     check_writable(path, inside=MODEL_FILE if format == "savedmodel" else "")
 
 
@@ -75,7 +75,7 @@ def load(path: str | os.PathLike, *, threads: int | None = None) -> Exported:
 
 
 def takes_threads(format: str) -> bool:
-    """Whether the format's runtime can be told how many threads to use."""
+    """Returns whether the format's runtime can be told how many threads to use."""
     return format in _THREADED
 
 
@@ -87,7 +87,7 @@ def file_size(path: str | os.PathLike) -> int:
 
 
 def recognize(path: str | os.PathLike) -> str:
-    """The format of a file, told by its content."""
+    """Returns the format of a file, told by its content."""
     path = pathlib.Path(path)
     if (path / MODEL_FILE).is_file():
         return "savedmodel"
@@ -110,7 +110,7 @@ def _module(format: str) -> object:
 
 @contextlib.contextmanager
 def needs_extra() -> Iterator[None]:
-    """A missing package becomes one line that says how to install it."""
+    """Makes one line that says how to install it of a missing package."""
     try:
         yield
     except ModuleNotFoundError as error:

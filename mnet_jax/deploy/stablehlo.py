@@ -42,7 +42,7 @@ def write(graph: g.Graph, about: About, path: str | os.PathLike) -> None:
 
 
 def lower(graph: g.Graph) -> jax_export.Exported:
-    """The graph lowered for `PLATFORMS`: images [batch, *graph.input_shape] -> its results, [batch, ...]."""
+    """Returns the graph lowered for `PLATFORMS`: images [batch, *graph.input_shape] -> its results, [batch, ...]."""
     batch = jax_export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((*batch, *graph.input_shape), graph.input_dtype)
     program = jax.jit(lambda images: interpret(graph, images))

@@ -28,7 +28,7 @@ def write(graph: g.Graph, about: About, path: str | os.PathLike) -> None:
 
 
 def convert(graph: g.Graph, about: About, *, quantize: str = "none") -> bytes:
-    """The graph as a model for one image, [1, H, W, 3], with metadata.
+    """Returns the graph as a model for one image, [1, H, W, 3], with metadata.
 
     Args:
       graph: what `fold.fold` made.
@@ -48,7 +48,7 @@ def _float16(converter: Any) -> None:
 
 
 def _dynamic(model: bytes) -> bytes:
-    """int8 weights for all but depthwise convolutions.
+    """Returns the model with int8 weights for all but depthwise convolutions.
 
     Those hold little, and XNNPACK has no kernel for them in this form: with them (as TensorFlow's converter has it)
     every one of v3_large's fifteen would fall back to TFLite's own.
@@ -63,7 +63,7 @@ def _dynamic(model: bytes) -> bytes:
 
 
 def run_converter(graph: g.Graph, configure: Callable[[Any], None]) -> bytes:
-    """TensorFlow's converter on the graph for one image; `configure` sets the `tf.lite.TFLiteConverter` up."""
+    """Runs TensorFlow's converter on the graph for one image; `configure` sets the `tf.lite.TFLiteConverter` up."""
     import tensorflow as tf
 
     from mnet_jax.deploy.tensorflow_module import make_function
@@ -139,7 +139,7 @@ class _AlignedBuffer(schema.BufferT):
 
 
 def unpack(model: bytes) -> schema.ModelT:
-    """A model as a tree of objects; constants that lie behind the flatbuffer (ai-edge-quantizer's) come into it."""
+    """Returns a model as a tree of objects; constants behind the flatbuffer (ai-edge-quantizer's) come into it."""
     tree = schema.ModelT.InitFromObj(schema.Model.GetRootAs(model, 0))
     for buffer in tree.buffers:
         if buffer.offset > 1:  # 0 and 1 mean that there is nothing outside
@@ -163,7 +163,7 @@ class _SharingBuilder(flatbuffers.Builder):
 
 
 def pack(tree: schema.ModelT) -> bytes:
-    """A model's bytes from its object tree."""
+    """Returns a model's bytes from its object tree."""
     for buffer in tree.buffers:
         buffer.__class__ = _AlignedBuffer
     builder = _SharingBuilder(sum(len(buffer.data) for buffer in tree.buffers if buffer.data is not None) + 65536)
@@ -211,7 +211,7 @@ class Runner:
 
 
 def operations(model: bytes) -> list[str]:
-    """Names of a model's operations, in the order in which they run: "CONV_2D", ..."""
+    """Returns the names of a model's operations, in the order in which they run: "CONV_2D", ..."""
     names = {number: name for name, number in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
     tree = unpack(model)
     codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in tree.operatorCodes]
@@ -219,7 +219,7 @@ def operations(model: bytes) -> list[str]:
 
 
 def left_out(model: bytes) -> list[str]:
-    """The operations that XNNPACK does not take in the interpreter: [] if it runs the whole model.
+    """Returns the operations that XNNPACK does not take in the interpreter: [] if it runs the whole model.
 
     Walks back from the output: what made a tensor is either a delegate's node or an operation that was left to TFLite's
     own kernels.

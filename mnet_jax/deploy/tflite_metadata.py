@@ -58,7 +58,7 @@ def build(about: About, names: Sequence[str]) -> bytes:
 
 
 def _result(output: Output) -> dict[int, Value]:
-    """The table TensorMetadata of one result."""
+    """Returns the table TensorMetadata of one result."""
     table = {0: output.title, 1: output.text, 3: {0: _FEATURE, 1: {}}}
     if output.per_class:
         table[6] = [{0: LABELS_FILE, 1: "Names of the classes, a line each", 2: _AXIS_LABELS}]
@@ -97,7 +97,7 @@ def _write(builder: flatbuffers.Builder, table: dict[int, Value]) -> int:
 
 
 def append_files(model: bytes, about: About) -> bytes:
-    """The model with a zip archive of its associated files behind it; a zip reader opens the result as it is."""
+    """Returns the model with a zip archive of its associated files behind it; a zip reader opens it as it is."""
     whole = io.BytesIO(model)
     with zipfile.ZipFile(whole, "a", zipfile.ZIP_STORED) as archive:
         for name, text in ((LABELS_FILE, about.labels()), (JSON_FILE, about.to_json())):

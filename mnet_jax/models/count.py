@@ -130,7 +130,7 @@ def _count(variables: list[Variable]) -> dict[str, int]:
 
 
 def _layer_row(layer: plans.ConvPlan, norm: plans.Norm, kind: str, size: Size | None) -> Row:
-    """A layer outside the blocks; `size` None: after pooling."""
+    """Returns the row of a layer outside the blocks; `size` None: after pooling."""
     return Row(
         name=layer.name,
         kind=kind,

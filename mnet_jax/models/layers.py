@@ -49,22 +49,22 @@ class Shared:
 
 
 def relu6(x: jax.Array) -> jax.Array:
-    """min(max(x, 0), 6); one clamp, whose gradient is 0 at both corners."""
+    """Returns min(max(x, 0), 6); one clamp, whose gradient is 0 at both corners."""
     return lax.clamp(jnp.zeros((), x.dtype), x, jnp.full((), 6, x.dtype))
 
 
 def hard_sigmoid(x: jax.Array) -> jax.Array:
-    """relu6(x + 3) / 6, V3's (not Keras 2's 0.2 x + 0.5)."""
+    """Returns relu6(x + 3) / 6, V3's (not Keras 2's 0.2 x + 0.5)."""
     return relu6(x + 3.0) * (1.0 / 6.0)
 
 
 def hard_swish(x: jax.Array) -> jax.Array:
-    """x relu6(x + 3) / 6."""
+    """Returns x relu6(x + 3) / 6."""
     return x * hard_sigmoid(x)
 
 
 def gelu(x: jax.Array) -> jax.Array:
-    """The exact GELU (erf), as in timm and the model garden; not the tanh approximation that jax defaults to."""
+    """Returns the exact GELU (erf), as timm and the model garden have it; jax defaults to the tanh approximation."""
     return jax.nn.gelu(x, approximate=False)
 
 
@@ -154,7 +154,7 @@ class Conv(nn.Module):
         return x.astype(dtype)
 
     def _activate_rounded(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """The activation as int8 networks have it: a hard swish is a rounded product of two rounded factors."""
+        """Returns the activation as int8 networks have it: a hard swish is a rounded product of two rounded factors."""
         quantization, activation = self.shared.quantization, self.plan.activation
         if activation == "hard_sigmoid":
             return round_between(hard_sigmoid(x), 0.0, 1.0)
@@ -191,7 +191,7 @@ class SqueezeExcite(nn.Module):
 
 
 def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-    """Multi-query attention: query [N, L, heads, d], key and value [N, M, d], shared by all heads -> [N, L, heads, d].
+    """Returns multi-query attention [N, L, heads, d]: query [N, L, heads, d], key and value [N, M, d] for all heads.
 
     Positions and heads are one axis of one matrix product per image; the softmax is in float32.
     """

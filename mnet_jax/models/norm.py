@@ -88,13 +88,13 @@ def _means(a: jax.Array, b: jax.Array, axis_name: str | None) -> tuple[jax.Array
 
 
 def _sums(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """[..., C] and [..., C] -> [C] and [C]."""
+    """Returns the sums [C] and [C] over all axes but the last."""
     axes = tuple(range(a.ndim - 1))
     return a.sum(axes), b.sum(axes)
 
 
 def _cpu_sums(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The same in one loop that computes a and b as it goes: they never reach the memory.
+    """Returns the same by one loop that computes a and b as it goes: they never reach the memory.
 
     A reduction of two operands stays XLA's own (a simple one is given to YNN, and what it sums is written first). The
     parts of a map are added in registers, each read from its beginning to its end, so that the processor fetches ahead;
@@ -126,5 +126,5 @@ def affine(x: jax.Array, mean: jax.Array, inverse: jax.Array, scale: jax.Array, 
 
 
 def along_channels(vector: jax.Array, x: jax.Array) -> jax.Array:
-    """[C] -> [1, ..., 1, C] of x's rank."""
+    """Returns a vector [C] as [1, ..., 1, C] of x's rank."""
     return vector.reshape((1,) * (x.ndim - 1) + (-1,))

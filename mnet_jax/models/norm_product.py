@@ -35,7 +35,7 @@ def pays(dtype: jnp.dtype, in_features: int, features: int) -> bool:
 def normalize_product(
     x: jax.Array, kernel: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """`normalize` of x @ kernel over the local batch.
+    """Returns `normalize` of x @ kernel over the local batch.
 
     Args:
       x: [..., I].
@@ -82,7 +82,7 @@ def _backward(epsilon: float, residuals: tuple[jax.Array, ...], cotangents: tupl
 
 
 def _transposed_product(x: jax.Array, y: jax.Array) -> jax.Array:
-    """x' y in float32, over all axes but the last: as matrices they would lose XLA's choice of layout."""
+    """Returns x' y, float32, over all axes but the last: as matrices they would lose XLA's choice of layout."""
     rows = tuple(range(x.ndim - 1))
     return lax.dot_general(x, y, ((rows, rows), ((), ())), preferred_element_type=jnp.float32)
 

@@ -117,7 +117,7 @@ def resolve(
 
 
 def _norm(spec: ModelSpec, decay: float | None, epsilon: float | None) -> Norm:
-    """The spec's norm with the settings that are given."""
+    """Returns the spec's norm with the settings that are given."""
     given = {name: value for name, value in (("decay", decay), ("epsilon", epsilon)) if value is not None}
     known = {field.name for field in dataclasses.fields(spec.norm)}
     for name, value in given.items():

@@ -101,7 +101,7 @@ _V3_SMALL_ROWS = (
 
 
 def _v3(name: str, source: str, rows: tuple, last: int, head: int, *, minimalistic: bool = False) -> ModelSpec:
-    """`minimalistic`: kernels of 3, no squeeze-excite, ReLU everywhere (slim's V3_LARGE_MINIMALISTIC and small)."""
+    """Returns a V3; `minimalistic`: kernels of 3, no squeeze-excite, ReLU everywhere (slim's V3_LARGE_MINIMALISTIC)."""
     blocks = tuple(
         InvertedResidual(
             kernel=3 if minimalistic else kernel,

@@ -26,7 +26,7 @@ def _stage(
     activation: str = "relu",
     layer_scale: float | None = None,
 ) -> tuple[BlockSpec, ...]:
-    """A stage of UIBs (start kernel, middle kernel, expansion), the first with stride 2, and of attention blocks."""
+    """Returns a stage of UIBs (start kernel, middle kernel, expansion), the first with stride 2, and of attention."""
     blocks = []
     for row in rows:
         if isinstance(row, MultiQueryAttention):

@@ -57,7 +57,7 @@ def convert(
     width: float | None = None,
     log: Callable[[str], None],
 ) -> Converted:
-    """Turns a file's arrays into variables.
+    """Returns a file's arrays as variables.
 
     Args:
       arrays: all that the file holds, under the library's names.
@@ -106,7 +106,7 @@ def _plans(layout: Layout, model: str | None, width: float | None) -> Iterator[p
 
 
 def _find_plan(arrays: Arrays, layout: Layout, origin: str, model: str | None, width: float | None) -> plans.ModelPlan:
-    """The plan that the file is to be compared with: the one that fits, or the one that it should have been."""
+    """Returns the plan to compare the file with: the one that fits, or the one that it should have been."""
     if model is not None:
         errors.check_choice(f"architecture of {layout.name}", model, layout.models)
     found = _search(arrays, layout, model, width)
@@ -128,7 +128,7 @@ def _find_plan(arrays: Arrays, layout: Layout, origin: str, model: str | None, w
 
 
 def _search(arrays: Arrays, layout: Layout, model: str | None, width: float | None) -> plans.ModelPlan | None:
-    """The plan whose arrays are all there with their shapes, but for those of head and classifier."""
+    """Returns the plan whose arrays are all there with their shapes, but for those of head and classifier."""
     fitting = {}
     for plan in _plans(layout, model, width):
         if plan.name not in fitting and all(
@@ -145,7 +145,7 @@ def _search(arrays: Arrays, layout: Layout, model: str | None, width: float | No
 
 
 def _fit_top(arrays: Arrays, layout: Layout, plan: plans.ModelPlan, origin: str, log: Callable[[str], None]) -> Arrays:
-    """`arrays` with somebody's own classifier under the classifier's name; without one that our model cannot have.
+    """Returns the arrays with somebody's own classifier under its name; without one that our model cannot have.
 
     Whoever fine-tunes replaces the last layer, and may call it anything: one dense layer of the right input is the
     classifier. Several, after the backbone, are nothing that this architecture has: they are left out.
@@ -185,7 +185,7 @@ def _lacks_head(arrays: Arrays, layout: Layout, plan: plans.ModelPlan) -> bool:
 
 
 def _absent_top(arrays: Arrays, layout: Layout, plan: plans.ModelPlan) -> tuple[str, ...]:
-    """Which of head and classifier the file lacks as a whole: "no top" files do."""
+    """Returns which of head and classifier the file lacks as a whole: "no top" files do."""
     if any(theirs in arrays for variable, theirs in layout.names(plan) if variable.path[0] == "classifier"):
         return ()
     return _TOP if _lacks_head(arrays, layout, plan) else ("classifier",)

@@ -113,12 +113,12 @@ def _timm_places(plan: plans.ModelPlan) -> list[str]:
 
 
 def _timm(names: Mapping[str, str]) -> BlockNames:
-    """Names that are the same in each block of a kind."""
+    """Returns names that are the same in each block of a kind."""
     return lambda plan, block, place: {ours: f"{place}.{theirs}" for ours, theirs in names.items()}
 
 
 def _timm_inverted_residual(plan: plans.ModelPlan, block: blocks.InvertedResidualPlan, place: str) -> Modules:
-    """Numbered in the order of running, and the last convolution has another name where there are three."""
+    """Returns norms numbered in the order of running; the last of three convolutions has another name."""
     convs = {"depthwise": "conv_dw", "project": "conv_pw"}
     if block.expand is not None:
         convs = {"expand": "conv_pw", "depthwise": "conv_dw", "project": "conv_pwl"}
@@ -238,7 +238,7 @@ _KERAS_ENDS = {
 
 
 def _keras_places(plan: plans.ModelPlan) -> list[str]:
-    """Of V1 the numbers of the blocks, of the others what their names begin with."""
+    """Returns the numbers of V1's blocks, and of the others what their names begin with."""
     family, numbers = plan.name[:2], range(len(plan.blocks))
     if family == "v1":
         return [str(number + 1) for number in numbers]

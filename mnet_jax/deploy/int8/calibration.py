@@ -19,7 +19,7 @@ _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 def batches(
     trained: "Trained", image_size: tuple[int, int], *, folder: str | os.PathLike | None = None, num: int = NUM_IMAGES
 ) -> Iterator[np.ndarray]:
-    """uint8 [n, H, W, 3], cropped as for evaluation: `num` training images, or images from a folder.
+    """Returns batches uint8 [n, H, W, 3], cropped as for evaluation: `num` training images, or those of a folder.
 
     Training images are spread over the whole split, and so are those of a folder, all of it below `folder`.
 
@@ -56,12 +56,13 @@ def _of_folder(
 
 
 def _of_training(trained: "Trained", image_size: tuple[int, int], num: int) -> Iterator[np.ndarray]:
+    from mnet_jax.config import set_field
     from mnet_jax.data import pipeline
     from mnet_jax.data.dataset import Dataset
     from mnet_jax.trained import annotations
 
     config = trained.config.copy_and_resolve_references()
-    config.data.image_size = tuple(image_size)
+    set_field(config, "data.image_size", tuple(image_size))
     try:
         dataset = Dataset.open(config.data, annotations(config))
     except ValueError as error:
@@ -93,6 +94,6 @@ def _of_training(trained: "Trained", image_size: tuple[int, int], num: int) -> I
 
 
 def _spread(there: int, wanted: int) -> list[int]:
-    """`wanted` places out of `there`, evenly apart; of a large set only of its beginning, which TFDS has shuffled."""
+    """Returns `wanted` places of `there`, evenly apart; of a large set from its beginning, which TFDS has shuffled."""
     there = min(there, 16 * wanted)
     return sorted({int(place) for place in np.linspace(0, there - 1, min(wanted, there))})

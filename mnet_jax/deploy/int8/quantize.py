@@ -19,7 +19,7 @@ def int8_model(
     estimator: str = "mse",
     nearest: bool = False,
 ) -> bytes:
-    """The TFLite model. Its ranges are those that quantisation-aware training learnt, else observed on images.
+    """Returns the TFLite model. Its ranges are those that quantisation-aware training learnt, else observed on images.
 
     Args:
       graph: what `fold.fold` made, for uint8 pixels.

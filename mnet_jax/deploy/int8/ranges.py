@@ -18,7 +18,7 @@ _SHARES = np.linspace(0.2, 1.0, 33)  # of the extremes: what "mse" tries
 
 
 def observe(target: Int8Graph, batches: Iterable[np.ndarray], *, estimator: str = "mse") -> Ranges:
-    """Ranges of all tensors over images.
+    """Returns the ranges of all tensors over images.
 
     Args:
       target: the network.
@@ -71,7 +71,7 @@ def _estimate(estimator: str, extreme: tuple[float, float], sample: np.ndarray) 
 
 
 def learnt(target: Int8Graph, batch_stats: Mapping[str, Mapping]) -> Ranges:
-    """The ranges that quantisation-aware training observed (`models/fake_quantization.py`); {} if there are none."""
+    """Returns the ranges that quantised training observed (`models/fake_quantization.py`); {} if there are none."""
     ranges: Ranges = {}
     for node in target.graph.nodes:
         value = _find(batch_stats, _variable(node.name))
@@ -88,7 +88,7 @@ def learnt(target: Int8Graph, batch_stats: Mapping[str, Mapping]) -> Ranges:
 
 
 def _variable(name: str) -> tuple[str, ...]:
-    """Where the model keeps the range of a node."""
+    """Returns where the model keeps the range of a node."""
     *scope, last = name.split("/")
     match last:
         case "pool":

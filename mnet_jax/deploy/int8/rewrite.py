@@ -24,7 +24,7 @@ class Int8Graph:
 
 
 def rewrite(source: g.Graph) -> Int8Graph:
-    """The graph for int8.
+    """Returns the graph for int8.
 
     Raises:
       ValueError: if it has attention or GELU, or takes normalised floats.

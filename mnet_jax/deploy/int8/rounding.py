@@ -41,7 +41,7 @@ class Rounded:
 
 
 def moments(target: Int8Graph, batches: Iterable[np.ndarray]) -> dict[str, Moments]:
-    """Mean and covariance of the inputs of every convolution over images, uint8 [n, H, W, 3]."""
+    """Returns mean and covariance of the inputs of every convolution over images, uint8 [n, H, W, 3]."""
 
     @jax.jit
     def run(images: jax.Array) -> dict[str, tuple[jax.Array, jax.Array]]:
@@ -70,7 +70,7 @@ def moments(target: Int8Graph, batches: Iterable[np.ndarray]) -> dict[str, Momen
 
 
 def _sums(node: g.Conv, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """A layer's inputs and their products: means over positions, sums over images."""
+    """Returns a layer's inputs and their products: means over positions, sums over images."""
     size, (height, width) = node.kernel.shape[0], node.shape[:2]
     step = 1 if size == 1 else int(np.ceil(np.sqrt(height * width / _POSITIONS)))
     rows, columns, stride = -(-height // step), -(-width // step), step * node.stride
@@ -115,21 +115,21 @@ def _nearest(columns: np.ndarray, scale: np.ndarray) -> np.ndarray:
 
 
 def _best_scale(columns: np.ndarray, scale: np.ndarray, covariance: np.ndarray) -> np.ndarray:
-    """The part of each scale with which weights rounded to the nearest do best; the largest may be cut."""
+    """Returns the part of each scale with which weights rounded to the nearest do best; the largest may be cut."""
     parts = [scale.astype(np.float64) * share for share in _SHARES]
     errors = [result_variance(columns - _nearest(columns, part) * part, covariance) for part in parts]
     return np.choose(np.argmin(errors, 0), parts)
 
 
 def result_variance(error: np.ndarray, covariance: np.ndarray) -> np.ndarray:
-    """What errors [n, out] of weights do to each result, for a covariance [n, n], or [out, n, n] where depthwise."""
+    """Returns what errors [n, out] of weights do to each result; covariance [n, n], or [out, n, n] where depthwise."""
     if covariance.ndim == 3:
         return np.einsum("nc,cnm,mc->c", error, covariance, error)
     return np.sum(error * (covariance @ error), 0)
 
 
 def round_columns(columns: np.ndarray, scale: np.ndarray, covariance: np.ndarray) -> np.ndarray:
-    """Weights [n, out] as whole numbers of `scale` [out], for a covariance [n, n], or [out, n, n] where depthwise."""
+    """Returns weights [n, out] as whole numbers of `scale` [out]; covariance [n, n], or [out, n, n] where depthwise."""
     number = columns.shape[0]
     variance = np.diagonal(covariance, axis1=-2, axis2=-1)
     damping = _DAMPING * variance.mean(-1) + 1e-12

@@ -40,14 +40,14 @@ def convert(target: Int8Graph, ranges: Ranges, about: About, moments: Mapping[st
 
 
 def scale_and_zero(low: float, high: float) -> tuple[float, int]:
-    """Scale and zero point of int8 for a range, which is widened to hold 0."""
+    """Returns scale and zero point of int8 for a range, which is widened to hold 0."""
     low, high = min(low, 0.0), max(high, 0.0)
     scale = float(np.float32(max((high - low) / 255, 1e-9)))
     return scale, int(np.clip(round(-128 - low / scale), -128, 127))
 
 
 def least_scale(bias: np.ndarray, in_scale: float, out_scale: float) -> np.ndarray:
-    """The smallest scale that each output channel of a kernel may have, float64 [out].
+    """Returns the smallest scale that each output channel of a kernel may have, float64 [out].
 
     Weight decay leaves trained networks with channels whose weights are about 1e-12 while their bias is what they pass
     on. A bias counts in_scale * scale, in int32, so the scale is as large as the bias needs (with a bit left for the
@@ -164,7 +164,7 @@ class _Writer:
         self._operator("DEPTHWISE_CONV_2D" if node.depthwise else "CONV_2D", options, inputs, node)
 
     def _pad(self, node: g.Conv, place: int) -> int:
-        """Zeros around a map, as PyTorch's weights want them; returns the padded tensor."""
+        """Adds zeros around a map, as PyTorch's weights want them; returns the padded tensor."""
         height, width = self._graph.input_size(node)
         (top, bottom), (left, right) = node.padding
         shape = (1, height + top + bottom, width + left + right, self._subgraph.tensors[place].shape[3])

@@ -15,7 +15,7 @@ from mnet_jax.models.ops.windows import Padding
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def dense_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
-    """Convolution (cross-correlation) with explicit zero padding; reverse-mode derivatives of any order."""
+    """Returns the convolution (cross-correlation) with explicit zero padding; reverse-mode derivatives of any order."""
     cpu, other = (functools.partial(form, stride=stride, padding=padding) for form in (conv_cpu.convolve, _convolve))
     return lax.platform_dependent(x, kernel, cpu=cpu, default=other)
 

@@ -18,7 +18,7 @@ LOOP_TAPS = 36
 
 
 def convolve(x: jax.Array, kernel: jax.Array, *, stride: int, padding: Padding) -> jax.Array:
-    """The convolution; of few channels, as an image's three, in one loop, which the norm and activation join."""
+    """Returns the convolution; of few channels, as an image's three, in one loop, which norm and activation join."""
     in_loop = math.prod(kernel.shape[:3]) <= LOOP_TAPS
     return (_convolve_in_loop if in_loop else _convolve_spread)(x, kernel, stride, padding)
 
@@ -26,13 +26,13 @@ def convolve(x: jax.Array, kernel: jax.Array, *, stride: int, padding: Padding) 
 def gradients(
     x: jax.Array, kernel: jax.Array, dy: jax.Array, *, stride: int, padding: Padding
 ) -> tuple[jax.Array, jax.Array]:
-    """Of x and of the kernel."""
+    """Returns the gradients of x and of the kernel."""
     (dkernel,) = jax.linear_transpose(lambda kernel: _convolve_spread(x, kernel, stride, padding), kernel)(dy)
     return _input_gradient(dy, kernel, stride, padding, x.shape[1:3]), dkernel
 
 
 def _convolve_in_loop(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
-    """kh kw I multiply-adds in one loop, each of one input channel with the vector of all output features."""
+    """Makes kh kw I multiply-adds in one loop, each of one input channel with the vector of all output features."""
     kh, kw, channels, _ = kernel.shape
     out = output_size(x.shape[1:3], (kh, kw), stride, padding)
     dtype, x = x.dtype, padded(x, padding)
@@ -63,7 +63,7 @@ def _convolve_spread(x: jax.Array, kernel: jax.Array, stride: int, padding: Padd
 def _input_gradient(
     dy: jax.Array, kernel: jax.Array, stride: int, padding: Padding, image: tuple[int, int]
 ) -> jax.Array:
-    """A convolution at stride 1 for each phase of the stride, as in depthwise_cpu.py.
+    """Makes a convolution at stride 1 for each phase of the stride, as in depthwise_cpu.py.
 
     Row stride * a + p of the padded image receives dy[a - m] kernel[p + stride * m]^T for every m; columns likewise.
     """

@@ -27,7 +27,7 @@ FORMS: dict[str, dict[str, Callable[..., jax.Array]]] = {
 
 
 def depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
-    """Depthwise convolution (cross-correlation, channel multiplier 1) with explicit zero padding.
+    """Returns the depthwise convolution (cross-correlation, channel multiplier 1) with explicit zero padding.
 
     x [N, H, W, C] and kernel [kh, kw, 1, C] have the same dtype; the result [N, OH, OW, C] has it too. bfloat16 and
     float16 accumulate in float32. Reverse-mode derivatives of any order work; forward mode (`jax.jvp`, `jax.jacfwd`,
@@ -66,13 +66,13 @@ def _convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) ->
 def _input_gradient(
     dy: jax.Array, kernel: jax.Array, stride: int, padding: Padding, image: tuple[int, int]
 ) -> jax.Array:
-    """dx [N, H, W, C], the transpose of the convolution in x; image = (H, W)."""
+    """Returns dx [N, H, W, C], the transpose of the convolution in x; image = (H, W)."""
     return _dispatch("input_gradient", dy, kernel, stride, padding, image)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _kernel_gradient(x: jax.Array, dy: jax.Array, stride: int, padding: Padding, window: tuple[int, int]) -> jax.Array:
-    """dkernel [kh, kw, 1, C], the transpose of the convolution in the kernel; window = (kh, kw)."""
+    """Returns dkernel [kh, kw, 1, C], the transpose of the convolution in the kernel; window = (kh, kw)."""
     return _dispatch("kernel_gradient", x, dy, stride, padding, window)
 
 
@@ -103,7 +103,7 @@ _kernel_gradient.defvjp(
 def _dispatch(
     name: str, a: jax.Array, b: jax.Array, stride: int, padding: Padding, size: tuple[int, int] = ()
 ) -> jax.Array:
-    """One of the three functions in the form of the backend that the program is lowered for."""
+    """Calls one of the three functions in the form of the backend that the program is lowered for."""
     options = (stride, padding, size) if size else (stride, padding)
     forms = {platform: functools.partial(_call, FORMS[platform][name], options) for platform in ("cpu", "tpu")}
     return lax.platform_dependent(a, b, **forms, default=functools.partial(_call, FORMS["gpu"][name], options))

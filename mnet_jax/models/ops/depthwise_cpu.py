@@ -17,7 +17,7 @@ TAPS = 10
 
 
 def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
-    """kh * kw shifted multiply-adds in one fused loop."""
+    """Makes kh * kw shifted multiply-adds in one fused loop."""
     kh, kw = kernel.shape[:2]
     out = output_size(x.shape[1:3], (kh, kw), stride, padding)
     dtype, x = x.dtype, padded(x, padding)
@@ -29,7 +29,7 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> 
 def input_gradient(
     dy: jax.Array, kernel: jax.Array, stride: int, padding: Padding, image: tuple[int, int]
 ) -> jax.Array:
-    """One small convolution a phase (polyphase form), so that no multiply-add meets a zero of a dilated dy.
+    """Makes one small convolution a phase (polyphase form), so that no multiply-add meets a zero of a dilated dy.
 
     Row stride * a + p of the padded image receives dy[a - m] * kernel[p + stride * m] for every m; columns likewise.
     """
@@ -72,7 +72,7 @@ def kernel_gradient(x: jax.Array, dy: jax.Array, stride: int, padding: Padding, 
 def _summed_products(
     x: jax.Array, dy: jax.Array, stride: int, window: tuple[int, int], axis: int, chain: int
 ) -> jax.Array:
-    """The kernel gradient [kh, kw, 1, C] of padded x and of a dy whose `axis` (0 or 1) is a multiple of `chain`.
+    """Returns the kernel gradient [kh, kw, 1, C] of padded x and a dy whose `axis` (0 or 1) is a multiple of `chain`.
 
     Several taps share one loop, because a reduction of several operands is the one operation that XLA:CPU fuses,
     vectorises and splits over its threads with more than one result: a value of x or dy is loaded once for all of them.

@@ -13,7 +13,7 @@ from mnet_jax.models.ops.windows import Padding
 
 
 def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding, group: int = 1) -> jax.Array:
-    """The convolution as `lax.conv_general_dilated` with block-diagonal kernels of `group` channels; C % group == 0."""
+    """Makes it one `lax.conv_general_dilated` with block-diagonal kernels of `group` channels; C % group == 0."""
     return lax.conv_general_dilated(
         x,
         _block_diagonal(kernel, group),
@@ -27,7 +27,7 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding, gro
 def input_gradient(
     dy: jax.Array, kernel: jax.Array, stride: int, padding: Padding, image: tuple[int, int], group: int = 1
 ) -> jax.Array:
-    """The input gradient as a convolution of the dilated dy with the flipped kernel, in groups of `group` channels."""
+    """Makes it a convolution of the dilated dy with the flipped kernel, in groups of `group` channels."""
     back = []
     for size, k, out, (low, _) in zip(image, kernel.shape[:2], dy.shape[1:3], padding, strict=True):
         back.append((k - 1 - low, size + low - (out - 1) * stride - 1))
@@ -45,7 +45,7 @@ def input_gradient(
 def kernel_gradient(
     x: jax.Array, dy: jax.Array, stride: int, padding: Padding, window: tuple[int, int], group: int = 1
 ) -> jax.Array:
-    """The kernel gradient as XLA's transpose of the grouped convolution: the diagonal of its blocks."""
+    """Makes it XLA's transpose of the grouped convolution: the diagonal of its blocks."""
     forward = functools.partial(convolve, stride=stride, padding=padding, group=group)
     zeros = jax.ShapeDtypeStruct((*window, 1, x.shape[3]), x.dtype)
     (gradient,) = jax.linear_transpose(lambda kernel: forward(x, kernel), zeros)(dy)
@@ -53,7 +53,7 @@ def kernel_gradient(
 
 
 def _block_diagonal(kernel: jax.Array, group: int) -> jax.Array:
-    """[kh, kw, 1, C] -> [kh, kw, group, C]: zero but where the input channel of the group is the output's own."""
+    """Returns [kh, kw, group, C]: zero but where the input channel of the group is the output's own."""
     if group == 1:
         return kernel
     channels = kernel.shape[3]

@@ -16,7 +16,7 @@ from jax import lax
 
 
 def pointwise_conv(x: jax.Array, kernel: jax.Array, wide: bool = False) -> jax.Array:
-    """x [..., I] @ kernel [I, O], in x's dtype or (`wide`) float32; reverse-mode derivatives of any order."""
+    """Returns x [..., I] @ kernel [I, O], in x's dtype or (`wide`) float32; reverse-mode derivatives of any order."""
     return _of_map(x, kernel, wide) if x.ndim == 4 else _multiply(x, kernel, wide)
 
 
@@ -58,7 +58,7 @@ def _multiply(x: jax.Array, kernel: jax.Array, wide: bool = False) -> jax.Array:
 def gradients(
     form: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array, kernel: jax.Array, dy: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Of x and of the kernel, as reverse mode derives them from this form."""
+    """Returns the gradients of x and of the kernel, as reverse mode derives them from this form."""
     (dx,) = jax.linear_transpose(lambda x: form(x, kernel), x)(dy)
     (dkernel,) = jax.linear_transpose(lambda kernel: form(x, kernel), kernel)(dy)
     return dx, dkernel
