@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import ml_collections
 
-    from mnet_jax.config import set_field
     from mnet_jax.data.dataset import Dataset
     from mnet_jax.trained import Trained
 
