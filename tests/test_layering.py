@@ -17,7 +17,7 @@ ARROWS = {  # room -> other rooms, or single files of them, that it may use
     "models": (),
     "data": (),
     "augment": (),
-    "tasks": ("augment", "models", "data.annotations", "data.catalog", "data.dataset"),
+    "tasks": ("augment", "models", "data.annotations", "data.catalog", "data.crop", "data.dataset"),
     "trained": ("models", "tasks", "data.annotations", "data.catalog"),
     "pretrained": ("models", "trained", "data.catalog"),
     "deploy": ("models", "tasks", "trained", "data"),

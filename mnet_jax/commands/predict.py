@@ -1,4 +1,4 @@
-"""`mnet predict`: the most probable classes of images, many at a time through one compiled call."""
+"""`mnet predict`: what a model says of images, many at a time through one compiled call."""
 
 import argparse
 import glob
@@ -10,6 +10,7 @@ from typing import TextIO
 
 import numpy as np
 
+from mnet_jax import files
 from mnet_jax.commands import arguments
 
 _BATCH_SIZE = 32
@@ -24,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "images", nargs="+", metavar="IMAGE", help="files, directories or patterns such as 'photos/*.jpg'"
     )
-    parser.add_argument("--top", type=int, default=5, metavar="K", help="classes to show for each image (default: 5)")
+    parser.add_argument("--top", type=int, default=5, metavar="K", help="results to show of each image (default: 5)")
+    parser.add_argument("--draw", metavar="DIR", help="write each image with its results as DIR/NAME.png")
 
 
 def run(args: argparse.Namespace, out: TextIO) -> int:
@@ -32,6 +34,8 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     if args.top < 1:
         raise ValueError(f"--top must be at least 1, got {args.top}")
     paths = find_images(args.images)
+    if args.draw:
+        pathlib.Path(args.draw).mkdir(parents=True, exist_ok=True)
 
     import jax
 
@@ -50,18 +54,18 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     @jax.jit
     def select(pixels: jax.Array) -> dict[str, jax.Array]:
         """Returns what people read of the outputs for images uint8 [N, H, W, 3], [N, ...] each."""
-        return face.select(model.apply(variables, task.eval_inputs({"image": pixels}), train=False), args.top)
+        return face.select(task, model.apply(variables, task.eval_inputs({"image": pixels}), train=False), args.top)
 
     variables = jax.device_put(trained.variables)
     size = min(args.batch_size or _BATCH_SIZE, len(paths))
-    results, failed = [], False
+    results, failed, taken = [], False, set()
     for part in _parts(paths, size):
         pixels = np.zeros((size, *image_size, 3), np.uint8)  # of one shape always: one compilation
-        errors: dict[int, str] = {}
+        crops, errors = {}, {}
         for place, path in enumerate(part):
             try:
                 image = decode.load_image(path)
-                pixels[place] = decode.eval_crop(image, image_size, data.eval_crop, data.interpolation)
+                pixels[place], crops[place] = decode.eval_crop(image, image_size, data.eval_crop, data.interpolation)
             except (ValueError, OSError) as error:
                 errors[place] = " ".join(str(error).split())
         if len(errors) < len(part):
@@ -72,14 +76,29 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
                 print(f"mnet: {errors[place]}", file=sys.stderr)
                 results.append({"image": path, "error": errors[place]})
                 continue
-            described = face.describe({name: values[place] for name, values in selected.items()}, trained.info)
+            ours = jax.tree.map(lambda values, place=place: values[place], selected)
+            described = face.describe(ours, trained.info, crops[place])
             results.append({"image": path, **described})
+            if args.draw:
+                picture = face.draw(decode.load_image(path), described)
+                files.write_whole(pathlib.Path(args.draw, _own_name(path, taken)), picture)
             if not args.json:
                 print("\n".join([path, *face.lines(described)]), file=out)
         out.flush()
     if args.json:
         print(json.dumps({"checkpoint": trained.path, "step": trained.step, "images": results}, indent=2), file=out)
     return 1 if failed else 0
+
+
+def _own_name(path: str, taken: set[str]) -> str:
+    """Returns a name for an image's picture; images of one name in two folders are told apart by a number."""
+    stem, number = pathlib.Path(path).stem, 1
+    name = f"{stem}.png"
+    while name in taken:
+        number += 1
+        name = f"{stem}_{number}.png"
+    taken.add(name)
+    return name
 
 
 def find_images(arguments: Sequence[str]) -> list[str]:

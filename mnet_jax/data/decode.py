@@ -341,8 +341,13 @@ def load_image(source: str | os.PathLike | bytes) -> np.ndarray:
     raise ValueError(f"cannot read {name}: {formats.fault(contents)}; {formats.READABLE} expected")
 
 
-def eval_crop(image: np.ndarray, image_size: tuple[int, int], eval_crop: float, interpolation: str) -> np.ndarray:
-    """Returns what the evaluation makes of an image from `load_image`, uint8 [*image_size, 3]."""
-    y, x, height, width = croppers.center_box(tf.constant(image.shape[:2]), image_size, eval_crop).numpy()
+def eval_crop(
+    image: np.ndarray, image_size: tuple[int, int], eval_crop: float, interpolation: str
+) -> tuple[np.ndarray, Crop]:
+    """Returns what the evaluation makes of an image from `load_image`, uint8 [*image_size, 3], and its Crop."""
+    box = croppers.center_box(tf.constant(image.shape[:2]), image_size, eval_crop).numpy()
+    y, x, height, width = box
     part = tf.constant(image[y : y + height, x : x + width])
-    return resize(part, image_size, interpolation, antialias_above=1.0).numpy()
+    pixels = resize(part, image_size, interpolation, antialias_above=1.0).numpy()
+    place = np.array([0, 0, *image_size], np.int32)
+    return pixels, Crop(box, place, np.array(False), np.array(image.shape[:2], np.int32), image_size)

@@ -146,6 +146,20 @@ def test_predict_tells_bad_images_and_goes_on(digits_run, photos, tmp_path, mnet
     assert len(second["predictions"]) == 5
 
 
+def test_predict_draws_each_image_under_a_name_of_its_own(digits_run, photos, tmp_path, mnet):
+    paths = sorted(photos.rglob("*.png"))[:2]
+    twin = tmp_path / "other" / paths[0].name
+    twin.parent.mkdir()
+    twin.write_bytes(paths[0].read_bytes())
+    for _ in range(2):  # a second time the pictures are replaced, not added to
+        code, _, err = mnet("predict", "--checkpoint", digits_run, "--draw", tmp_path / "out", *paths, twin)
+        assert code == 0, err
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == sorted([*(path.name for path in paths), f"{twin.stem}_2.png"])
+    with Image.open(tmp_path / "out" / paths[0].name) as picture, Image.open(paths[0]) as photo:
+        assert picture.height > photo.height  # the photo, and five lines below it
+
+
 def test_commands_of_their_own_are_quiet(digits_run, photos):
     """In a fresh process: nothing of TensorFlow's, JAX's or Orbax's on stderr, exactly one JSON document on stdout."""
     files = sorted(photos.glob("0_*.png"))[:2]

@@ -192,7 +192,12 @@ def test_evaluation_as_pillow(interpolation, share, size):
     reference = np.asarray(part.resize(size[::-1], Image.Resampling[interpolation.upper()]))
     np.testing.assert_allclose(image.astype(int), reference.astype(int), atol=2)
     # and what `mnet predict` does with a loaded image is the same to the last bit
-    np.testing.assert_array_equal(decode.eval_crop(decode.load_image(contents), size, share, interpolation), image)
+    picture = decode.load_image(contents)
+    pixels, crop = decode.eval_crop(picture, size, share, interpolation)
+    np.testing.assert_array_equal(pixels, image)
+    corners = np.array([[0, 0, *size]], np.float32)  # the output's own frame is the part that was cut out
+    y, x, height, width = crop.part
+    np.testing.assert_allclose(crop.boxes_to_picture(corners)[0], [y, x, y + height, x + width])
 
 
 def train_image(contents, index, size=(HEIGHT, WIDTH), **fields):

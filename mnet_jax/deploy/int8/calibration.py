@@ -49,7 +49,7 @@ def _of_folder(
         for start in range(0, len(files), _BATCH):
             images = (decode.load_image(str(file)) for file in files[start : start + _BATCH])
             yield np.stack(
-                [decode.eval_crop(image, image_size, data.eval_crop, data.interpolation) for image in images]
+                [decode.eval_crop(image, image_size, data.eval_crop, data.interpolation)[0] for image in images]
             )
 
     return read()
