@@ -83,7 +83,7 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
                 picture = face.draw(decode.load_image(path), described)
                 files.write_whole(pathlib.Path(args.draw, _own_name(path, taken)), picture)
             if not args.json:
-                print("\n".join([path, *face.lines(described)]), file=out)
+                print("\n".join([path, *(f"  {line}" for line in face.lines(described))]), file=out)
         out.flush()
     if args.json:
         print(json.dumps({"checkpoint": trained.path, "step": trained.step, "images": results}, indent=2), file=out)

@@ -37,7 +37,7 @@ def describe(selected: dict[str, np.ndarray], info: DatasetInfo, crop: Crop) -> 
 
 
 def lines(described: dict[str, Any]) -> list[str]:
-    """Returns one line a class: "  97.50 %  tench"."""
+    """Returns one line a class: " 97.50 %  tench"."""
     return [f"{100 * row['probability']:6.2f} %  {row['class']}" for row in described["predictions"]]
 
 
