@@ -16,6 +16,7 @@ from typing import ClassVar, NamedTuple
 
 import ml_collections
 
+from mnet_jax.data import order
 from mnet_jax.data.annotations import Parts
 from mnet_jax.data.tensorflow_setup import tf
 
@@ -191,3 +192,19 @@ def center_box(shape: tf.Tensor, image_size: tuple[int, int], eval_crop: float) 
     size = tf.maximum(tf.cast(tf.round(scale * target), tf.int32), 1)
     # an odd pixel goes above and left, as TensorFlow's pipelines do
     return tf.concat([(shape - size + 1) // 2, size], -1)
+
+
+def uniform(key: tf.Tensor, index: tf.Tensor, count: int) -> tf.Tensor:
+    """Returns float32 [n, count] in [0, 1), a function of int64 [n] twice: the upper bits of `order.hash64`.
+
+    Integers, so that a number does not depend on which others are drawn with it.
+    """
+    words = tf.range(count, dtype=tf.int64)
+    state = tf.zeros([1, 1], tf.uint64)
+    for word in (key[:, None], index[:, None], words[None]):
+        z = tf.bitwise.bitwise_xor(state, tf.bitcast(word, tf.uint64)) + tf.constant(order.STEP, tf.uint64)
+        for shift, factor in order.ROUNDS:
+            z = tf.bitwise.bitwise_xor(z, tf.bitwise.right_shift(z, tf.constant(shift, tf.uint64)))
+            z = z * tf.constant(factor, tf.uint64)
+        state = tf.bitwise.bitwise_xor(z, tf.bitwise.right_shift(z, tf.constant(order.LAST_SHIFT, tf.uint64)))
+    return tf.cast(tf.bitwise.right_shift(state, tf.constant(40, tf.uint64)), tf.float32) * 2.0**-24

@@ -19,7 +19,7 @@ import ml_collections
 import numpy as np
 
 from mnet_jax import config
-from mnet_jax.data import croppers, formats, jpeg, order
+from mnet_jax.data import croppers, formats, jpeg
 from mnet_jax.data.crop import Crop
 from mnet_jax.data.croppers import Cropper, Cut
 from mnet_jax.data.tensorflow_setup import graph_function, in_parallel, tf
@@ -212,7 +212,7 @@ class Decoder:
         """
         planned, draws = dict(examples), None
         if self.flip or self.cropper.num_draws:
-            draws = uniform(examples["key"], examples["index"], 1 + self.cropper.num_draws)
+            draws = croppers.uniform(examples["key"], examples["index"], 1 + self.cropper.num_draws)
             planned["draws"] = draws
         if self.cropper.in_bulk:
             found = jpeg.read_headers(examples["contents"])
@@ -291,22 +291,6 @@ def _planned_part(example: Example) -> tf.Tensor:
 
 def _planned_box(plan: DecodePlan) -> tf.Tensor:
     return tf.concat([plan.window[:2] + plan.begin[:2], plan.extent[:2]], 0)
-
-
-def uniform(key: tf.Tensor, index: tf.Tensor, count: int) -> tf.Tensor:
-    """Returns float32 [n, count] in [0, 1), a function of int64 [n] twice: the upper bits of `order.hash64`.
-
-    Integers, so that a number does not depend on which others are drawn with it.
-    """
-    words = tf.range(count, dtype=tf.int64)
-    state = tf.zeros([1, 1], tf.uint64)
-    for word in (key[:, None], index[:, None], words[None]):
-        z = tf.bitwise.bitwise_xor(state, tf.bitcast(word, tf.uint64)) + tf.constant(order.STEP, tf.uint64)
-        for shift, factor in order.ROUNDS:
-            z = tf.bitwise.bitwise_xor(z, tf.bitwise.right_shift(z, tf.constant(shift, tf.uint64)))
-            z = z * tf.constant(factor, tf.uint64)
-        state = tf.bitwise.bitwise_xor(z, tf.bitwise.right_shift(z, tf.constant(order.LAST_SHIFT, tf.uint64)))
-    return tf.cast(tf.bitwise.right_shift(state, tf.constant(40, tf.uint64)), tf.float32) * 2.0**-24
 
 
 def images(
