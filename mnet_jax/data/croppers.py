@@ -47,6 +47,11 @@ class Cropper(abc.ABC):
     decode_smaller: ClassVar[bool] = False  # whether a JPEG is decoded 2, 4 or 8 times smaller where that is enough
     fill: ClassVar[tuple[int, int, int]] = (0, 0, 0)  # red, green and blue of what is left over of the output
 
+    @property
+    def margin(self) -> int | None:
+        """How far a place as large as the output is moved at most, which is done faster; None: any place."""
+        return None
+
     @abc.abstractmethod
     def cut(self, shape: tf.Tensor, draws: tf.Tensor | None, annotations: dict[str, Parts] | None) -> Cut:
         """Returns the cut of pictures with `shape` int32 [..., 2].
@@ -100,6 +105,11 @@ class Pad(Cropper):
     pad: int
 
     num_draws: ClassVar[int] = 2
+
+    @property
+    def margin(self) -> int:
+        """Returns `pad`."""
+        return self.pad
 
     def cut(self, shape: tf.Tensor, draws: tf.Tensor | None, annotations: dict[str, Parts] | None) -> Cut:
         """Returns the whole picture in a random place."""
