@@ -57,6 +57,15 @@ def get_config() -> ml_collections.ConfigDict:
     task.name = "classification"  # what is learned: a name of `mnet_jax/tasks`, or the import path of a task of yours
     task.label_smoothing = 0.1  # classification: this share of each target is spread over all classes
     task.class_weights = "none"  # classification: "none", or "balanced": each class counts the same
+    task.head = "ssdlite_torchvision"  # detection: how boxes are found; one of models/heads/tables.py
+    task.max_objects = 100  # detection: of an image; of more the largest stay
+    task.min_negatives = 0  # detection, softmax heads: anchors of an image without objects that are learned from
+    task.focal_alpha = 0.25  # detection, sigmoid heads: weight of what is to be found, 1 - alpha of all else
+    task.box_weight = 1.0  # detection: weight of the boxes' loss; that of the classes has 1
+    task.nms = "class"  # detection: boxes suppress others of their "class", or "all"
+    task.nms_iou = placeholder(float)  # detection: overlap above which they do; None = as published: .55 or .6
+    task.score_threshold = placeholder(float)  # detection: scores above it count; None = as published: .001 or 1e-8
+    task.max_detections = placeholder(int)  # detection: of an image; None = as published: 300 or 100
 
     config.augment = augment = ml_collections.ConfigDict()
     augment.brightness = 0.0  # strength: factors are drawn from 1 - s .. 1 + s
@@ -149,6 +158,7 @@ CHOICES = {
     "data.crop": ("inception", "pad", "center"),
     "data.interpolation": ("bilinear", "bicubic"),
     "task.class_weights": ("none", "balanced"),
+    "task.nms": ("class", "all"),
     "train.freeze": ("none", "backbone"),
     "optimizer.name": ("rmsprop", "sgd", "adamw"),
     "schedule.name": ("cosine", "exponential", "constant"),
@@ -172,6 +182,13 @@ RANGES = {
     "data.shuffle_buffer": _COUNT,
     "data.cache_mb": Range(0),
     "task.label_smoothing": _BELOW_ONE,
+    "task.max_objects": Range(1, 10_000),
+    "task.min_negatives": Range(0),
+    "task.focal_alpha": _SHARE,
+    "task.box_weight": Range(0.0),
+    "task.nms_iou": Range(0.0, 1.0, open_low=True),
+    "task.score_threshold": _BELOW_ONE,
+    "task.max_detections": Range(1, 10_000),
     "augment.brightness": _SHARE,
     "augment.contrast": _SHARE,
     "augment.saturation": _SHARE,

@@ -8,6 +8,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,13 +26,13 @@ class Coding:
     def encode(self, boxes: jax.Array, anchors: jax.Array) -> jax.Array:
         """Returns codes float32 [..., A, 4] of boxes [..., A, 4] against anchors [A, 4]; not finite without a size."""
         centres, sizes = _centres(boxes)
-        anchor_centres, anchor_sizes = _centres(jnp.asarray(anchors))
+        anchor_centres, anchor_sizes = _centres(_beside(anchors, boxes))
         moved = self.centre_scale * (centres - anchor_centres) / anchor_sizes
         return jnp.concatenate([moved, self.size_scale * jnp.log(sizes / anchor_sizes)], -1)
 
     def decode(self, codes: jax.Array, anchors: jax.Array) -> jax.Array:
         """Returns boxes float32 [..., A, 4] of codes [..., A, 4] against anchors [A, 4], not cut off at the image."""
-        anchor_centres, anchor_sizes = _centres(jnp.asarray(anchors))
+        anchor_centres, anchor_sizes = _centres(_beside(anchors, codes))
         codes = codes.astype(jnp.float32)
         centres = anchor_centres + anchor_sizes * codes[..., :2] / self.centre_scale
         sizes = anchor_sizes * jnp.exp(jnp.minimum(codes[..., 2:] / self.size_scale, self.largest))
@@ -44,7 +45,7 @@ TENSORFLOW = Coding(largest=80.0)  # keeps exp finite and no more (box_coders/fa
 
 def clip(boxes: jax.Array, size: tuple[int, int]) -> jax.Array:
     """Returns boxes [..., 4] cut off at an image of `size` (height, width)."""
-    return jnp.clip(boxes, 0.0, jnp.array([*size, *size], jnp.float32))
+    return jnp.clip(boxes, 0.0, _beside(np.array([*size, *size], np.float32), boxes))
 
 
 def area(boxes: jax.Array) -> jax.Array:
@@ -72,6 +73,11 @@ def paired_iou(first: jax.Array, second: jax.Array) -> jax.Array:
     common = jnp.maximum(high[..., 0] - low[..., 0], 0) * jnp.maximum(high[..., 1] - low[..., 1], 0)
     union = area(first) + area(second) - common
     return jnp.where(union > 0, common / jnp.where(union > 0, union, 1), 0)
+
+
+def _beside(values: np.ndarray | jax.Array, others: jax.Array) -> jax.Array:
+    """Returns the values with as many leading axes of length 1 as others have more."""
+    return jnp.asarray(values).reshape((1,) * (others.ndim - values.ndim) + values.shape)
 
 
 def _centres(boxes: jax.Array) -> tuple[jax.Array, jax.Array]:

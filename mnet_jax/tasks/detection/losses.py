@@ -20,7 +20,7 @@ def smooth_l1(codes: jax.Array, targets: jax.Array) -> jax.Array:
 def cross_entropy(logits: jax.Array, classes: jax.Array) -> jax.Array:
     """Returns the softmax cross entropy float32 [..., A] of logits [..., A, C] and classes int [..., A]."""
     logits = logits.astype(jnp.float32)
-    chosen = classes[..., None] == jnp.arange(logits.shape[-1])
+    chosen = jax.nn.one_hot(classes, logits.shape[-1], dtype=bool)
     return jax.nn.logsumexp(logits, -1) - jnp.sum(jnp.where(chosen, logits, 0), -1)
 
 
@@ -70,7 +70,7 @@ def focal_loss(logits: jax.Array, classes: jax.Array, counted: jax.Array, *, alp
       alpha: weight of what is to be high, 1 - alpha of what is to be low; 0.25 in the paper, 0.75 in TensorFlow's SSD.
     """
     logits = logits.astype(jnp.float32)
-    high = (classes[..., None] == jnp.arange(logits.shape[-1])) & (classes[..., None] > 0)
+    high = jax.nn.one_hot(classes, logits.shape[-1], dtype=bool) & (classes[..., None] > 0)
     signed = jnp.where(high, logits, -logits)  # -log(p) of what is true, and 1 - p
     losses = -jax.nn.log_sigmoid(signed) * jax.nn.sigmoid(-signed) ** GAMMA * jnp.where(high, alpha, 1 - alpha)
     return jnp.sum(jnp.where(counted, losses.sum(-1), 0), -1)
