@@ -72,7 +72,8 @@ def main() -> None:
             ]
             off = {
                 name: max(
-                    np.abs(np.float64(a[name][s]) - b[name][s]).max() for a, b, s in zip(batches[kind], first, same)
+                    np.abs(np.float64(a[name][s]) - b[name][s]).max()
+                    for a, b, s in zip(batches[kind], first, same, strict=True)
                 )
                 for name in ("image", "boxes", "boxes_area")
             }

@@ -188,8 +188,8 @@ def read(tree: Tree) -> Found:
     if not found:
         raise ValueError(
             f"{tree.root} has {len(tree.images)} images and no boxes that can be read: COCO JSON (images, annotations, "
-            "categories), Pascal VOC XML (an .xml beside each image) or YOLO text (a .txt for each image, and data.yaml "
-            "or classes.txt) expected; docs/detection.md shows the layouts"
+            "categories), Pascal VOC XML (an .xml for each image) or YOLO text (a .txt for each image, data.yaml or "
+            "classes.txt) expected; docs/detection.md shows the layouts"
         )
     return found[0]
 
