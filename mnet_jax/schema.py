@@ -41,10 +41,12 @@ def get_config() -> ml_collections.ConfigDict:
     data.eval_split = placeholder(str)  # None = the data set's own
     data.image_size = placeholder(object)  # a field of any type: pixels as one number, or as (height, width)
     data.image_size = 224
-    data.crop = "inception"  # training crop: "inception", "pad" (pad and crop at random) or "center" (as in evaluation)
+    data.crop = "inception"  # training crop: "inception", "pad" (pad and crop at random), "center" (as in evaluation)
+    # or, for boxes, "ssd": zoom out, then cut out a part that overlaps with an object by a random share
     data.crop_area = (0.08, 1.0)  # inception: share of the image's area
     data.crop_ratio = (3 / 4, 4 / 3)  # inception: width over height
     data.crop_pad = 4  # pad: pixels added on each side
+    data.crop_zoom_out = 0.5  # ssd: probability that the picture is first put on a canvas of up to 4 times its sides
     data.flip = True  # mirror left and right at random
     data.eval_crop = 0.875  # evaluation: centre square of this share of the short side; 1.0 = the full image, resized
     data.interpolation = "bilinear"  # "bilinear" or "bicubic"
@@ -155,7 +157,7 @@ CHOICES = {
     "model.dtype": ("float32", "bfloat16"),
     "model.padding": ("same", "symmetric"),
     "model.stem_stride": (4, 2, 1),
-    "data.crop": ("inception", "pad", "center"),
+    "data.crop": ("inception", "pad", "center", "ssd"),
     "data.interpolation": ("bilinear", "bicubic"),
     "task.class_weights": ("none", "balanced"),
     "task.nms": ("class", "all"),
@@ -178,6 +180,7 @@ RANGES = {
     "model.norm_decay": _BELOW_ONE,
     "model.norm_epsilon": Range(0.0, 1.0, open_low=True),
     "data.crop_pad": Range(0, 1024),
+    "data.crop_zoom_out": _SHARE,
     "data.eval_crop": Range(0.05, 1.0),
     "data.shuffle_buffer": _COUNT,
     "data.cache_mb": Range(0),
