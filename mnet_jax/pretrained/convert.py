@@ -19,7 +19,7 @@ Arrays = Mapping[str, np.ndarray]
 
 # Widths to try: those that somebody published, then all others that people type.
 _PUBLISHED = (1.0, 0.75, 0.5, 0.35, 0.25, 1.25, 1.3, 1.4)
-_WIDTHS = tuple(dict.fromkeys([*_PUBLISHED, *(k / 20 for k in range(1, 41))]))
+WIDTHS = tuple(dict.fromkeys([*_PUBLISHED, *(k / 20 for k in range(1, 41))]))
 _TOP = ("head", "classifier")
 _SHOWN = 3  # differences of a kind in an error
 
@@ -101,7 +101,7 @@ def convert(
 
 def _plans(layout: Layout, model: str | None, width: float | None) -> Iterator[plans.ModelPlan]:
     for name in layout.models if model is None else (model,):
-        for multiplier in _WIDTHS if width is None else (width,):
+        for multiplier in WIDTHS if width is None else (width,):
             yield resolve(SPECS[name], num_classes=1000, width=multiplier, width_rule=layout.width_rule)
 
 
