@@ -140,9 +140,9 @@ def _voc_hits(found: Found, truth: Truth, ours: np.ndarray, theirs: np.ndarray, 
     by_image = {int(number): np.flatnonzero(image == number) for number in np.unique(image)}
     for row in rows[np.argsort(-found.scores[rows], kind="stable")]:
         here = by_image.get(int(found.image[row]), np.zeros(0, int))
-        overlaps = _overlaps(found.boxes[row], boxes[here], extra)
-        best = int(overlaps.argmax()) if len(here) else -1
-        if best < 0 or overlaps[best] < 0.5:
+        shares = overlaps(found.boxes[row], boxes[here], extra)
+        best = int(shares.argmax()) if len(here) else -1
+        if best < 0 or shares[best] < 0.5:
             hits.append(0)
         elif ignore[here[best]]:
             hits.append(-1)
@@ -162,7 +162,7 @@ def _voc_area(recall: np.ndarray, precision: np.ndarray, year: int) -> float:
     return float(np.sum(np.diff(recall) * envelope))
 
 
-def _overlaps(box: np.ndarray, boxes: np.ndarray, extra: float = 0.0) -> np.ndarray:
+def overlaps(box: np.ndarray, boxes: np.ndarray, extra: float = 0.0) -> np.ndarray:
     """Returns intersection over union [m] of one box [4] with boxes [m, 4]."""
     low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
     common = np.prod(np.maximum(high - low + extra, 0), -1)
