@@ -57,6 +57,7 @@ def get_config() -> ml_collections.ConfigDict:
     task.name = "classification"  # what is learned: a name of `mnet_jax/tasks`, or the import path of a task of yours
     task.label_smoothing = 0.1  # classification: this share of each target is spread over all classes
     task.class_weights = "none"  # classification: "none", or "balanced": each class counts the same
+    task.head = "ssdlite_torchvision"  # detection: how boxes are found; one of models/heads/tables.py
 
     config.augment = augment = ml_collections.ConfigDict()
     augment.brightness = 0.0  # strength: factors are drawn from 1 - s .. 1 + s
