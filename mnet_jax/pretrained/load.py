@@ -174,7 +174,7 @@ def _load_tflite(path: pathlib.Path, name: str, model: str | None, width: float 
     read = tflite_reader.read(path)
     try:
         network = folded.trace(read)
-    except ValueError as error:
+    except (ValueError, IndexError) as error:
         raise ValueError(f"{name} cannot be read as weights: {error}") from error
     converted = tflite.convert_tflite(network, origin=name, model=model, width=width)
     log(f"The norms of {name} are folded: its weights are exact, but train them with model.norm_frozen=True only")
