@@ -67,7 +67,11 @@ class BoxLayout:
         for name, maps in branches:
             for number, (spatial, last) in enumerate(maps):
                 place = f"head.{name}.module_list.{number}"
-                modules |= {spatial.name: f"{place}.0.0", f"{spatial.name}/norm": f"{place}.0.1", last.name: f"{place}.1"}
+                modules |= {
+                    spatial.name: f"{place}.0.0",
+                    f"{spatial.name}/norm": f"{place}.0.1",
+                    last.name: f"{place}.1",
+                }
         return modules
 
     def array(self, array: np.ndarray, variable: Variable, head: HeadPlan) -> np.ndarray:

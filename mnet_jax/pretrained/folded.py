@@ -183,9 +183,7 @@ def _padding(model: Model, chain: tuple[Folded, ...]) -> str:
     return "same"
 
 
-def _pixels(
-    model: Model, first: Operator
-) -> tuple[list[Operator], tuple[float, ...] | None, tuple[float, ...] | None]:
+def _pixels(model: Model, first: Operator) -> tuple[list[Operator], tuple[float, ...] | None, tuple[float, ...] | None]:
     """Returns the operators before the first convolution, and mean and deviation of pixels that are the same as they.
 
     A quantised input says what its pixels mean; a float one may have metadata that do.

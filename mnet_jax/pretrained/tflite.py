@@ -11,24 +11,17 @@ from collections.abc import Iterator
 import numpy as np
 
 from mnet_jax.models import plans
-from mnet_jax.models.heads.boxes import HeadPlan, resolve_head
-from mnet_jax.models.heads.tables import DETECTORS, DetectorSpec, find_head
-from mnet_jax.models.heads.taps import trimmed
+from mnet_jax.models.heads.boxes import HeadPlan
+from mnet_jax.models.heads.tables import DETECTORS, find_head, resolve_detector
 from mnet_jax.models.plans import ConvPlan, ModelPlan
 from mnet_jax.models.resolve import resolve
 from mnet_jax.models.tables import find_spec
+from mnet_jax.pretrained.boxes import ConvertedDetector
 from mnet_jax.pretrained.convert import WIDTHS, Converted
 from mnet_jax.pretrained.folded import Folded, Network
 
 MODELS = ("v1", "v2")
 _Placed = tuple[tuple[str, ...], ConvPlan]  # a layer and the scopes that it stands in
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ConvertedDetector(Converted):
-    """What a file of a detector holds, as our model has it; `num_classes` is without the background."""
-
-    detector: DetectorSpec
 
 
 def convert_tflite(network: Network, *, origin: str, model: str | None, width: float | None) -> Converted:
@@ -74,9 +67,7 @@ def _find_classifier(network: Network, models: tuple[str, ...], widths: tuple[fl
                 )
 
 
-def _find_detector(
-    network: Network, models: tuple[str, ...], widths: tuple[float, ...]
-) -> Iterator[ConvertedDetector]:
+def _find_detector(network: Network, models: tuple[str, ...], widths: tuple[float, ...]) -> Iterator[ConvertedDetector]:
     classes, boxes = ([b for b in network.branches if b.boxes == wanted] for wanted in (False, True))
     if len(classes) != len(boxes) or not boxes:
         return
@@ -88,11 +79,8 @@ def _find_detector(
         if detector.model not in models or spec.scores != network.scores or num_classes < 1:
             continue
         for width in widths:
-            plan = resolve(
-                find_spec(detector.model), width=width, width_rule=detector.width_rule, norm_epsilon=detector.norm_epsilon
-            )
-            head = resolve_head(spec, plan, num_classes)
-            plan = trimmed(plan, head.taps)
+            detector = dataclasses.replace(detector, width=width)
+            plan, head = resolve_detector(detector, num_classes)
             layers, folded = running_layers(plan), list(network.chain)
             layers += [((), layer) for extra in head.extras for layer in extra]
             if not _fits(layers, folded) or not _same_branches(layers, head, classes, boxes):
@@ -105,7 +93,7 @@ def _find_detector(
                 width=width,
                 num_classes=num_classes,
                 variables=_variables(layers, folded, plan.norm),
-                detector=dataclasses.replace(detector, width=width),
+                detector=detector,
             )
 
 

@@ -1,7 +1,7 @@
 """Heads that give boxes: the record of one (SSD, SSDLite), and its plan on one backbone. Pure Python, no jax.
 
-A head takes two maps of the backbone, adds `extras`, each of half the resolution, and has on each map one branch for the
-classes and one for the boxes of its anchors.
+A head takes two maps of the backbone, adds `extras`, each of half the resolution, and has on each map one branch for
+the classes and one for the boxes of its anchors.
 """
 
 import dataclasses
@@ -181,18 +181,14 @@ def _extra(spec: HeadSpec, name: str, into: int, features: int, width: float) ->
     narrow = max(int(features * width / 2), 16) if not spec.separable else max(wide // 2, 8)
     reduce = ConvPlan(f"{name}_reduce", into, narrow, "relu6", deviation=spec.deviation)
     if not spec.separable:
-        return reduce, ConvPlan(
-            f"{name}_expand", narrow, wide, "relu6", kernel=3, stride=2, deviation=spec.deviation
-        )
+        return reduce, ConvPlan(f"{name}_expand", narrow, wide, "relu6", kernel=3, stride=2, deviation=spec.deviation)
     spatial = dataclasses.replace(depthwise(f"{name}_depthwise", narrow, 3, 2, "relu6"), deviation=spec.deviation)
     return reduce, spatial, ConvPlan(f"{name}_expand", narrow, wide, "relu6", deviation=spec.deviation)
 
 
 def _predictor(spec: HeadSpec, name: str, into: int, features: int, bias: float) -> tuple[ConvPlan, ...]:
     """Layers from a map to the numbers of its anchors, channel = anchor * numbers of an anchor + number."""
-    last = ConvPlan(
-        name, into, features, norm=False, bias=True, deviation=spec.deviation, bias_mean=bias
-    )
+    last = ConvPlan(name, into, features, norm=False, bias=True, deviation=spec.deviation, bias_mean=bias)
     if not spec.separable:
         return (last,)
     spatial = dataclasses.replace(depthwise(f"{name}_depthwise", into, 3, 1, "relu6"), deviation=spec.deviation)

@@ -5,7 +5,11 @@ import math
 from typing import Any
 
 from mnet_jax.errors import check_choice
-from mnet_jax.models.heads.boxes import HeadSpec, Shape
+from mnet_jax.models.heads.boxes import HeadPlan, HeadSpec, Shape, resolve_head
+from mnet_jax.models.heads.taps import trimmed
+from mnet_jax.models.plans import ModelPlan
+from mnet_jax.models.resolve import resolve
+from mnet_jax.models.tables import find_spec
 
 # --- Anchors of SSD: six maps, scales .2 to .95 in even steps, and 1 above the last ---
 
@@ -124,6 +128,7 @@ class DetectorSpec:
         return {
             **{f"model.{field}": values[field] for field in model},
             "data.image_size": self.image_size,
+            "data.eval_crop": 1.0,  # whole pictures, whatever their shape
             "data.mean": (127.5, 127.5, 127.5),  # pixels become -1 .. 1, in all of them
             "data.std": (127.5, 127.5, 127.5),
             "task.name": "detection",
@@ -190,3 +195,23 @@ def find_detector(name: str) -> DetectorSpec:
     """
     check_choice("detector", name, tuple(DETECTORS))
     return DETECTORS[name]
+
+
+def resolve_detector(
+    detector: DetectorSpec, num_classes: int, *, width: float | None = None
+) -> tuple[ModelPlan, HeadPlan]:
+    """Returns the plans of a detector's backbone, up to the maps that its head takes, and of its head.
+
+    Raises:
+      ValueError: one line that says what was given and what is allowed.
+    """
+    plan = resolve(
+        find_spec(detector.model),
+        width=detector.width if width is None else width,
+        width_rule=detector.width_rule,
+        padding=detector.padding,
+        norm_decay=detector.norm_decay,
+        norm_epsilon=detector.norm_epsilon,
+    )
+    head = resolve_head(find_head(detector.head), plan, num_classes)
+    return trimmed(plan, head.taps), head

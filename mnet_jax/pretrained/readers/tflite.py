@@ -109,7 +109,7 @@ def read(path: pathlib.Path) -> Model:
 
 def _read(data: bytes) -> Model:
     root = Table.root(data, b"TFL3")
-    buffers = root.tables(4)
+    buffers = [_content(table, data) for table in root.tables(4)]
     codes = [_code(table) for table in root.tables(1)]
     graphs = root.tables(2)
     if not graphs:
@@ -131,12 +131,22 @@ def _read(data: bytes) -> Model:
     )
 
 
+def _content(table: Table, data: bytes) -> bytes:
+    """Returns a buffer's bytes, which large models have behind the FlatBuffer."""
+    start, size = table.number(1, "Q"), table.number(2, "Q")
+    if start > 1:  # 0 and 1 mean that there is nothing outside
+        if start + size > len(data):
+            raise Broken("a constant reaches beyond its end")
+        return data[start : start + size]
+    return table.numbers(0, "u1").tobytes()
+
+
 def _code(table: Table) -> str:
     number = max(table.number(0, "b"), table.number(3, "i"))  # the first holds numbers up to 127 only
     return table.text(1) if number == _CUSTOM else _CODES.get(number, f"builtin {number}")
 
 
-def _tensor(table: Table, buffers: list[Table]) -> Tensor:
+def _tensor(table: Table, buffers: list[bytes]) -> Tensor:
     shape = tuple(map(int, table.numbers(0, "<i4")))
     kind, name = table.number(1, "b"), table.text(3)
     quantization = table.table(4)
@@ -144,12 +154,12 @@ def _tensor(table: Table, buffers: list[Table]) -> Tensor:
     if quantization is not None:
         scale, zero = quantization.numbers(2, "<f4"), quantization.numbers(3, "<i8")
         axis = quantization.number(6, "i")
-    content = buffers[table.number(2, "I")].numbers(0, "u1")
+    content = buffers[table.number(2, "I")]
     stored = None
-    if content.size:
+    if content:
         if kind not in _DTYPES or table.table(6) is not None:
             raise Broken(f"the constant {name} is sparse or of a type that is not read (number {kind})")
-        stored = np.frombuffer(content.tobytes(), _DTYPES[kind]).reshape(shape)
+        stored = np.frombuffer(content, _DTYPES[kind]).reshape(shape)
     dtype = np.dtype(_DTYPES.get(kind, "V1"))
     return Tensor(name=name, shape=shape, dtype=dtype, scale=scale, zero=zero, axis=axis, stored=stored)
 
@@ -178,12 +188,12 @@ def _operator(table: Table, codes: list[str]) -> Operator:
     )
 
 
-def _normalization(root: Table, buffers: list[Table]) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+def _normalization(root: Table, buffers: list[bytes]) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """How the file's metadata say that pixels are normalised before they are given to it."""
     for entry in root.tables(6):
         if entry.text(0) != _METADATA:
             continue
-        about = Table.root(buffers[entry.number(1, "I")].numbers(0, "u1").tobytes(), b"M001")
+        about = Table.root(buffers[entry.number(1, "I")], b"M001")
         for graph in about.tables(3):
             for tensor in graph.tables(2):
                 for unit in tensor.tables(4):

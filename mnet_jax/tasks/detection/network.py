@@ -5,13 +5,11 @@ import jax.numpy as jnp
 
 from mnet_jax.models import plans
 from mnet_jax.models.compute import Compute
-from mnet_jax.models.heads.boxes import HeadPlan, resolve_head
-from mnet_jax.models.heads.tables import find_detector, find_head
+from mnet_jax.models.heads.boxes import HeadPlan
+from mnet_jax.models.heads.tables import find_detector, resolve_detector
 from mnet_jax.models.heads.taps import trimmed
 from mnet_jax.models.layers import Conv
 from mnet_jax.models.mobilenet import SCOPE, MobileNet
-from mnet_jax.models.resolve import resolve
-from mnet_jax.models.tables import find_spec
 from mnet_jax.models.variables import list_ranges, list_variables
 
 
@@ -81,7 +79,12 @@ class Detector(MobileNet):
 
 
 def create_detector(
-    name: str, *, num_classes: int, width: float | None = None, dtype: str = "float32", norm_axis_name: str | None = None
+    name: str,
+    *,
+    num_classes: int,
+    width: float | None = None,
+    dtype: str = "float32",
+    norm_axis_name: str | None = None,
 ) -> Detector:
     """Returns a detector of `models.heads.tables.DETECTORS`.
 
@@ -95,14 +98,5 @@ def create_detector(
     Raises:
       ValueError: one line that says what was given and what is allowed.
     """
-    spec = find_detector(name)
-    plan = resolve(
-        find_spec(spec.model),
-        width=spec.width if width is None else width,
-        width_rule=spec.width_rule,
-        padding=spec.padding,
-        norm_decay=spec.norm_decay,
-        norm_epsilon=spec.norm_epsilon,
-    )
-    head = resolve_head(find_head(spec.head), plan, num_classes)
-    return Detector.for_plan(plan, Compute(dtype, norm_axis_name), head)
+    plan, head = resolve_detector(find_detector(name), num_classes, width=width)
+    return Detector(plan, Compute(dtype, norm_axis_name), head, name=SCOPE)
