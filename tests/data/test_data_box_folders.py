@@ -24,6 +24,7 @@ from mnet_jax.data.annotations import Boxes, Label
 from mnet_jax.data.boxes import folder
 from mnet_jax.data.boxes.found import split_of
 from mnet_jax.data.dataset import Dataset
+from mnet_jax.data.folder import LeftOut
 
 SPLITS = {"train": pictures(9), "val": pictures(4, first=9)}
 
@@ -312,6 +313,7 @@ def test_what_is_wrong_in_yolo_is_told_by_file(tmp_path, old, new, why, gone):
 def test_images_that_are_none_copies_and_images_without_labels(tmp_path):
     write_voc(tmp_path, SPLITS)
     put(tmp_path / "JPEGImages" / "new.png", encode(picture(9, 9), "PNG"))
+    put(tmp_path / "SegmentationClass" / "000.png", encode(picture(9, 9, seed=2), "PNG"))  # no business of ours
     put(tmp_path / "JPEGImages" / "003.jpg", b"nothing")
     shutil.copy(tmp_path / "JPEGImages" / "009.jpg", tmp_path / "JPEGImages" / "004.jpg")  # of val
     put(tmp_path / "Annotations" / "other.xml", voc_text("lost.jpg", 9, 9, []))
@@ -328,6 +330,9 @@ def test_images_that_are_none_copies_and_images_without_labels(tmp_path):
     write_yolo(tmp_path / "yolo", SPLITS)
     assert "4 images have no label file and count as" in folder.scan(str(tmp_path / "yolo")).complaint("")
     assert sum(not file.classes for file in folder.scan(str(tmp_path / "yolo")).splits["train"]) == 3
+    put(tmp_path / "yolo" / "masks" / "000.png", encode(picture(9, 9, seed=2), "PNG"))
+    [one] = folder.scan(str(tmp_path / "yolo")).left_out
+    assert one == LeftOut(str(tmp_path / "yolo" / "masks" / "000.png"), "no image of its folder has a label file")
 
 
 def test_a_box_that_reaches_beyond_is_cut_off(tmp_path):
