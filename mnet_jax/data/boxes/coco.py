@@ -46,7 +46,7 @@ def read(tree: Tree) -> Found | None:
     for file, content in loaded.items():
         images += _images(tree, file, content, left_out)
     listed = {image.path for image in images} | {one.path for one in left_out}
-    left_out += [LeftOut(file, "in no COCO file") for file in tree.images if file not in listed]
+    left_out += [LeftOut(file, "in no COCO file") for file in tree.beside(listed)]
     return Found("COCO JSON", HINT, True, names, tuple(images), tuple(left_out))
 
 

@@ -11,6 +11,7 @@ import functools
 import math
 import os
 import re
+from collections.abc import Callable, Iterable
 
 from mnet_jax.data.dataset import HELD_OUT
 from mnet_jax.data.folder import LeftOut, files_below
@@ -110,6 +111,12 @@ class Tree:
         except UnicodeDecodeError as error:
             raise Fault("is no text in UTF-8") from error
 
+    def beside(self, used: Iterable[str]) -> list[str]:
+        """Returns the other images in the folders of the used files; not those of folders of masks, for example."""
+        used = set(used)
+        folders = {os.path.dirname(file) for file in used}
+        return [file for file in self.images if file not in used and os.path.dirname(file) in folders]
+
     def named(self, name: str, beside: str, split: str) -> str:
         """Returns the file that a label calls `name`. Raises Fault if there is none, or one cannot tell which.
 
@@ -135,7 +142,7 @@ class Tree:
         return self.named(name or stem(label), label, split)
 
 
-def _grouped(files: tuple[str, ...], key: collections.abc.Callable[[str], str]) -> dict[str, list[str]]:
+def _grouped(files: tuple[str, ...], key: Callable[[str], str]) -> dict[str, list[str]]:
     groups = collections.defaultdict(list)
     for file in files:
         groups[key(file)].append(file)

@@ -56,16 +56,15 @@ def read(tree: Tree) -> Found | None:
         except Fault as fault:
             left_out.append(LeftOut(path, f"{file}: {fault}" if path != file else str(fault)))
     said = {one.path for one in left_out} | images.keys()
-    for file in tree.images:
-        if file not in said:
-            left_out.append(LeftOut(file, "no XML file of this name; one without objects makes it a negative example"))
+    why = "no XML file of this name; one without objects makes it a negative example"
+    left_out += [LeftOut(file, why) for file in tree.beside(said)]
     names = _class_names(tree, images)
     return Found("Pascal VOC XML", HINT, True, names, tuple(images.values()), tuple(left_out))
 
 
 def _class_names(tree: Tree, images: dict[str, Labelled]) -> tuple[str, ...]:
     used = {one.name for image in images.values() for one in image.objects}
-    lists = [file for file in tree.files if os.path.basename(file).lower() in ("classes.txt", "labels.txt")]
+    lists = [file for file in tree.files if os.path.basename(file) == "classes.txt"]
     if not lists:
         return tuple(sorted(used))
     try:

@@ -34,7 +34,13 @@ def read(tree: Tree) -> Found | None:
         return None
     names, places = _description(tree)
     left_out, images, used = [], [], set(texts)
+    labelled = {file for file, label in labels.items() if label}
+    named = [file for file in tree.images if any(file.startswith(f"{place}/") for place, _ in places)]
+    wanted = labelled.union(tree.beside(labelled), named)  # and no folders of masks, for example
     for file, label in labels.items():
+        if file not in wanted:
+            left_out.append(LeftOut(file, "no image of its folder has a label file"))
+            continue
         split = next((split for place, split in places if file.startswith(f"{place}/")), split_of_folder(file))
         try:
             objects = _objects(tree.text(label, _MOST), names) if label else ()
@@ -44,7 +50,7 @@ def read(tree: Tree) -> Found | None:
     for file in tree.with_suffix(".txt"):
         if "labels" in file.split("/")[:-1] and file not in used and os.path.basename(file) != "classes.txt":
             left_out.append(LeftOut(file, "no image of this name"))
-    without = sum(not label for label in labels.values())
+    without = len(wanted) - len(labelled)
     note = f"{without} images have no label file and count as images without objects" if without else ""
     return Found("YOLO text", HINT, False, names, tuple(images), tuple(left_out), note)
 
