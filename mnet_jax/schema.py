@@ -41,10 +41,12 @@ def get_config() -> ml_collections.ConfigDict:
     data.eval_split = placeholder(str)  # None = the data set's own
     data.image_size = placeholder(object)  # a field of any type: pixels as one number, or as (height, width)
     data.image_size = 224
-    data.crop = "inception"  # training crop: "inception", "pad" (pad and crop at random) or "center" (as in evaluation)
+    data.crop = "inception"  # training crop: "inception", "pad" (pad and crop at random), "center" (as in evaluation)
+    # or, for boxes, "ssd": zoom out, then cut out a part that overlaps with an object by a random share
     data.crop_area = (0.08, 1.0)  # inception: share of the image's area
     data.crop_ratio = (3 / 4, 4 / 3)  # inception: width over height
     data.crop_pad = 4  # pad: pixels added on each side
+    data.crop_zoom_out = 0.5  # ssd: probability that the picture is first put on a canvas of up to 4 times its sides
     data.flip = True  # mirror left and right at random
     data.eval_crop = 0.875  # evaluation: centre square of this share of the short side; 1.0 = the full image, resized
     data.interpolation = "bilinear"  # "bilinear" or "bicubic"
@@ -57,6 +59,15 @@ def get_config() -> ml_collections.ConfigDict:
     task.name = "classification"  # what is learned: a name of `mnet_jax/tasks`, or the import path of a task of yours
     task.label_smoothing = 0.1  # classification: this share of each target is spread over all classes
     task.class_weights = "none"  # classification: "none", or "balanced": each class counts the same
+    task.head = "ssdlite_torchvision"  # detection: how boxes are found; one of models/heads/tables.py
+    task.max_objects = 100  # detection: of an image; of more the largest stay
+    task.min_negatives = 0  # detection, softmax heads: anchors of an image without objects that are learned from
+    task.focal_alpha = 0.25  # detection, sigmoid heads: weight of what is to be found, 1 - alpha of all else
+    task.box_weight = 1.0  # detection: weight of the boxes' loss; that of the classes has 1
+    task.nms = "class"  # detection: boxes suppress others of their "class", or "all"
+    task.nms_iou = placeholder(float)  # detection: overlap above which they do; None = as published: .55 or .6
+    task.score_threshold = placeholder(float)  # detection: scores above it count; None = as published: .001 or 1e-8
+    task.max_detections = placeholder(int)  # detection: of an image; None = as published: 300 or 100
 
     config.augment = augment = ml_collections.ConfigDict()
     augment.brightness = 0.0  # strength: factors are drawn from 1 - s .. 1 + s
@@ -146,9 +157,10 @@ CHOICES = {
     "model.dtype": ("float32", "bfloat16"),
     "model.padding": ("same", "symmetric"),
     "model.stem_stride": (4, 2, 1),
-    "data.crop": ("inception", "pad", "center"),
+    "data.crop": ("inception", "pad", "center", "ssd"),
     "data.interpolation": ("bilinear", "bicubic"),
     "task.class_weights": ("none", "balanced"),
+    "task.nms": ("class", "all"),
     "train.freeze": ("none", "backbone"),
     "optimizer.name": ("rmsprop", "sgd", "adamw"),
     "schedule.name": ("cosine", "exponential", "constant"),
@@ -168,10 +180,18 @@ RANGES = {
     "model.norm_decay": _BELOW_ONE,
     "model.norm_epsilon": Range(0.0, 1.0, open_low=True),
     "data.crop_pad": Range(0, 1024),
+    "data.crop_zoom_out": _SHARE,
     "data.eval_crop": Range(0.05, 1.0),
     "data.shuffle_buffer": _COUNT,
     "data.cache_mb": Range(0),
     "task.label_smoothing": _BELOW_ONE,
+    "task.max_objects": Range(1, 10_000),
+    "task.min_negatives": Range(0),
+    "task.focal_alpha": _SHARE,
+    "task.box_weight": Range(0.0),
+    "task.nms_iou": Range(0.0, 1.0, open_low=True),
+    "task.score_threshold": _BELOW_ONE,
+    "task.max_detections": Range(1, 10_000),
     "augment.brightness": _SHARE,
     "augment.contrast": _SHARE,
     "augment.saturation": _SHARE,

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import math
 import sys
 from typing import TextIO
 
@@ -70,8 +71,9 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
         print(f"checkpoint  {trained.path} (step {trained.step:,}, {averaged} weights)", file=out)
     print(f"data        {place}", file=out)
     print(f"images      {metrics['num_images']:,}", file=out)
-    for metric in task.metrics:
-        print(f"{metric.label:<11} {metric.show(metrics[metric.name])}", file=out)
+    for metric in (*task.metrics, *task.more_metrics):
+        value = metrics[metric.name]
+        print(f"{metric.label:<11} {metric.show(value) if math.isfinite(value) else '-'}", file=out)
     if accuracy is not None:
         top5 = "" if accuracy.top5 is None else f", top-5 {accuracy.top5:.2f} %"
         print(

@@ -4,6 +4,7 @@ import argparse
 import json
 from typing import TextIO
 
+from mnet_jax.models.heads.tables import find_detector, resolve_detector
 from mnet_jax.models.resolve import resolve
 from mnet_jax.models.tables import SPECS
 from mnet_jax.models.variables import list_variables
@@ -41,12 +42,17 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
 
 def _row(source: Source) -> dict[str, object]:
     """Returns one entry of the catalogue by column, with the parameters that its plan comes to."""
-    plan = resolve(
-        SPECS[source.model],
-        num_classes=source.num_classes,
-        width=source.width,
-        width_rule=LAYOUTS[source.layout].width_rule,
-    )
+    if source.detector is None:
+        plan = resolve(
+            SPECS[source.model],
+            num_classes=source.num_classes,
+            width=source.width,
+            width_rule=LAYOUTS[source.layout].width_rule,
+        )
+        variables = list_variables(plan)
+    else:
+        plan, head = resolve_detector(find_detector(source.detector), source.num_classes)
+        variables = list_variables(plan) + head.variables()
     accuracy = source.accuracy
     return {
         "name": source.name,
@@ -54,7 +60,7 @@ def _row(source: Source) -> dict[str, object]:
         "width": source.width,
         "num_classes": source.num_classes,
         "image_size": source.image_size,
-        "params": sum(variable.size for variable in list_variables(plan) if variable.collection == "params"),
+        "params": sum(variable.size for variable in variables if variable.collection == "params"),
         "top1": accuracy and accuracy.top1,
         "top5": accuracy and accuracy.top5,
         "published": accuracy and accuracy.source,

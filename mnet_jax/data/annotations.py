@@ -169,7 +169,7 @@ class Boxes(Annotation):
             "area": tf.int64,
         }
         inside = _inside(feature)
-        if "area" in inside and inside["area"].dtype not in (np.int64, np.int32):
+        if "area" in inside and inside["area"].np_dtype not in (np.int64, np.int32):
             kinds["area"] = tf.float32
         return {f"{self.feature}/{name}": tf.io.RaggedFeature(kind) for name, kind in kinds.items() if name in inside}
 

@@ -3,8 +3,7 @@
 Boxes are (y, x, height, width), int32 [..., 4], in whole pixels of the upright picture. The functions work on one
 picture or on many at once: leading axes of the shapes are leading axes of the boxes.
 
-`data.crop` names a `Cropper`. A new one, such as the crops of SSD, which look at the boxes, is a class here and a line
-in `train_cropper`.
+`data.crop` names a `Cropper`. A new one is a class, here or in a file of its own, and a line in `train_cropper`.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import ClassVar, NamedTuple
 
 import ml_collections
 
-from mnet_jax.data import order
+from mnet_jax.data import catalog, order
 from mnet_jax.data.annotations import Parts
 from mnet_jax.data.tensorflow_setup import tf
 
@@ -126,6 +125,12 @@ def train_cropper(data: ml_collections.ConfigDict, size: tuple[int, int]) -> Cro
             return Pad(size, data.crop_pad)
         case "center":
             return eval_cropper(data, size)
+        case "ssd":
+            from mnet_jax.data.crop_ssd import SSD
+
+            mean = data.mean or catalog.statistics(data.name)[0]
+            red, green, blue = (min(max(round(value), 0), 255) for value in mean)
+            return SSD(size, zoom_out=data.crop_zoom_out, fill=(red, green, blue))
     raise AssertionError(data.crop)  # `config.validate` has looked
 
 

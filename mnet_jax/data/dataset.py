@@ -16,7 +16,7 @@ import numpy as np
 
 from mnet_jax import config, errors
 from mnet_jax.data import batch, catalog
-from mnet_jax.data.annotations import Annotation
+from mnet_jax.data.annotations import Annotation, Boxes
 from mnet_jax.data.batch import Field
 from mnet_jax.data.catalog import DatasetInfo
 from mnet_jax.data.source import HELD_OUT, UNSORTED, Source
@@ -121,6 +121,8 @@ class Dataset:
             "boxes_class", those of all images one after the other.
           split: its name, or a TFDS slice.
         """
+        from mnet_jax.data import records
+
         name, _, part = next(
             (name, None, part)
             for name, annotation in self.annotations.items()
@@ -128,7 +130,10 @@ class Dataset:
             if batch.part_name(name, part) == field
         )
         table = self.table(split)
-        found = [table.gather(rows)["annotations"][name][part] for rows in _rows(table.num_examples)]
+        if isinstance(table, records.Table):  # in memory as it is: without what `gather` pads
+            found = [table.annotations[name][part]]
+        else:
+            found = [table.gather(rows)["annotations"][name][part] for rows in _rows(table.num_examples)]
         flat = [getattr(values, "flat_values", values).numpy() for values in found]
         values = np.concatenate(flat)
         return values.astype(self.fields(train=True)[field].dtype) if values.dtype != object else values
@@ -160,6 +165,10 @@ class Dataset:
 
 def _open_source(data: ml_collections.ConfigDict, annotations: Mapping[str, Annotation]) -> Source:
     if data.name == "folder":
+        if any(isinstance(one, Boxes) for one in annotations.values()):
+            from mnet_jax.data.boxes.folder import BoxFolder
+
+            return BoxFolder(data, annotations)
         from mnet_jax.data.folder import Folder
 
         return Folder(data, annotations)

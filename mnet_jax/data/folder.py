@@ -101,12 +101,13 @@ class Listing:
     def entries(self, root: str) -> list[Entry]:
         """Returns the rows of this listing's manifest."""
         return [
-            Entry(os.path.relpath(file.path, root), self._name(file), split, file.digest)
+            Entry(os.path.relpath(file.path, root), self.class_of(file), split, file.digest)
             for split, files in self.splits.items()
             for file in files
         ]
 
-    def _name(self, file: File) -> str:
+    def class_of(self, file: File) -> str:
+        """Returns what a manifest says of an image: its class."""
         return self.class_names[file.label] if self.class_names else ""
 
     def complaint(self, root: str, shown: int = 5) -> str | None:
@@ -119,7 +120,7 @@ class Listing:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Image:
+class Candidate:
     """A file on its way into a listing."""
 
     path: str
@@ -148,10 +149,10 @@ def scan(root: str, manifest_path: str | None = None, split_from: str | None = N
     images, unusable = _inspect(root)
     fixed = {} if manifest_path is None else manifest.read(manifest_path)
     known = fixed or ({} if split_from is None else manifest.read(split_from))
-    images, copies = _without_copies(root, images, {digest: entry.class_name for digest, entry in known.items()})
+    images, copies = without_copies(root, images, {digest: entry.class_name for digest, entry in known.items()})
     if manifest_path is not None:
         newcomers = tuple(image.path for image in images if image.digest not in fixed)
-        images = _as_noted(root, manifest_path, images, fixed)
+        images = as_noted(root, manifest_path, images, fixed)
     else:
         newcomers = ()
         if split_from is not None and any(image.split for image in images):
@@ -175,11 +176,13 @@ def scan_unsorted(root: str) -> Listing:
     """Returns all images of a folder and below, one of each, without classes: labels are 0, and there are no names."""
     if not _listed(root):
         raise ValueError(f"{root} is empty")
-    found = _files(root, root)
+    found = files_below(root, root)
     verdicts = formats.judge(found)
-    images = [_Image(path, "", UNSORTED, v.digest) for path, v in zip(found, verdicts, strict=True) if v.fault is None]
+    images = [
+        Candidate(path, "", UNSORTED, v.digest) for path, v in zip(found, verdicts, strict=True) if v.fault is None
+    ]
     unusable = [LeftOut(path, v.fault) for path, v in zip(found, verdicts, strict=True) if v.fault]
-    images, copies = _without_copies(root, images, {})
+    images, copies = without_copies(root, images, {})
     if not images:
         raise ValueError(f"no images in {root}")
     files = tuple(File(image.path, 0, image.digest) for image in sorted(images, key=lambda image: image.path))
@@ -193,7 +196,7 @@ def has_classes(root: str) -> bool:
     return bool(_folders(root))
 
 
-def _inspect(root: str) -> tuple[list[_Image], list[LeftOut]]:
+def _inspect(root: str) -> tuple[list[Candidate], list[LeftOut]]:
     """Returns the images of a folder, and the files that are none or do not belong to a class."""
     if not tf.io.gfile.isdir(root):
         raise ValueError(f"no such folder: {root} (data.folder)")
@@ -210,7 +213,7 @@ def _inspect(root: str) -> tuple[list[_Image], list[LeftOut]]:
     ]
     verdicts = formats.judge([path for path, _, _ in found])
     images = [
-        _Image(*file, verdict.digest) for file, verdict in zip(found, verdicts, strict=True) if verdict.fault is None
+        Candidate(*file, verdict.digest) for file, verdict in zip(found, verdicts, strict=True) if verdict.fault is None
     ]
     unusable = [
         LeftOut(path, verdict.fault) for (path, _, _), verdict in zip(found, verdicts, strict=True) if verdict.fault
@@ -218,7 +221,9 @@ def _inspect(root: str) -> tuple[list[_Image], list[LeftOut]]:
     return images, [*unusable, *stray, *(LeftOut(path, "not in the folder of a class") for path in homeless)]
 
 
-def _without_copies(root: str, images: list[_Image], classes: Mapping[str, str]) -> tuple[list[_Image], list[LeftOut]]:
+def without_copies(
+    root: str, images: list[Candidate], classes: Mapping[str, str]
+) -> tuple[list[Candidate], list[LeftOut]]:
     """Returns the images without their copies, and those copies.
 
     Of each image that one stays which lies in its known class (`classes` by digest), else one of a split held out.
@@ -243,7 +248,7 @@ def _without_copies(root: str, images: list[_Image], classes: Mapping[str, str])
     return kept, left_out
 
 
-def _checked(root: str, images: list[_Image], known: Mapping[str, str]) -> list[_Image]:
+def _checked(root: str, images: list[Candidate], known: Mapping[str, str]) -> list[Candidate]:
     """Returns the images with a split for each: their folder's, or drawn here unless `known` (by digest) says it."""
     names = sorted({image.class_name for image in images if image.split in ("", "train")})
     if len(names) < 2:
@@ -263,7 +268,7 @@ def _checked(root: str, images: list[_Image], known: Mapping[str, str]) -> list[
     return images
 
 
-def _split(images: list[_Image], known: Mapping[str, str]) -> list[_Image]:
+def _split(images: list[Candidate], known: Mapping[str, str]) -> list[Candidate]:
     """Returns the images, those whose draw is below `EVAL_SHARE` held out, but never all of a class; `known` ones stay.
 
     The draw is a hash of the content: an image stays in its split when others come or when it is renamed.
@@ -272,20 +277,26 @@ def _split(images: list[_Image], known: Mapping[str, str]) -> list[_Image]:
     for image in images:
         last[image.class_name] = max(last.get(image.class_name, 0.0), image.draw)
 
-    def split(image: _Image) -> str:
+    def split(image: Candidate) -> str:
         held_out = image.draw < EVAL_SHARE and image.draw != last[image.class_name]
         return known.get(image.digest) or ("validation" if held_out else "train")
 
     return [dataclasses.replace(image, split=split(image)) for image in images]
 
 
-def _as_noted(root: str, path: str, images: list[_Image], entries: Mapping[str, Entry]) -> list[_Image]:
+def as_noted(
+    root: str,
+    path: str,
+    images: list[Candidate],
+    entries: Mapping[str, Entry],
+    changed: str = "are in another class now",
+) -> list[Candidate]:
     """Returns the images of a manifest, in its splits."""
     there = {image.digest: image for image in images if image.digest in entries}
     for what, lost in (
         ("are gone", [entry.file for digest, entry in entries.items() if digest not in there]),
         (
-            "are in another class now",
+            changed,
             [
                 f"{entry.file} ({there[digest].class_name})"
                 for digest, entry in entries.items()
@@ -309,10 +320,10 @@ def _as_noted(root: str, path: str, images: list[_Image], entries: Mapping[str, 
 
 def _classes(path: str) -> dict[str, list[str]]:
     """Returns the paths of the files of each class."""
-    return {name: _files(path, _join(path, name)) for name in _folders(path)}
+    return {name: files_below(path, _join(path, name)) for name in _folders(path)}
 
 
-def _files(root: str, top: str) -> list[str]:
+def files_below(root: str, top: str) -> list[str]:
     """Returns the files in `top` and below that are not hidden, nor in a folder that is (below `root`)."""
     return sorted(
         _join(directory, file)

@@ -27,6 +27,12 @@ _FOREIGN = {
 
 def fault(contents: bytes) -> str | None:
     """Returns why an image cannot be decoded, or None if it can: it is tried."""
+    found = _try(contents)
+    return found if isinstance(found, str) else None
+
+
+def _try(contents: bytes) -> str | tuple[int, int]:
+    """Returns why an image cannot be decoded, or its height and width as stored."""
     name = next((name for mark, name in _NAMES.items() if contents.startswith(mark)), None)
     if name is None:
         foreign = next((kind for mark, kind in _FOREIGN.items() if contents[:12].find(mark) in (0, 4)), None)
@@ -35,12 +41,12 @@ def fault(contents: bytes) -> str | None:
         return "BMP with a palette"
     try:
         if name == "JPEG":
-            tf.io.decode_jpeg(contents, channels=3)
+            image = tf.io.decode_jpeg(contents, channels=3)
         else:
-            tf.io.decode_image(contents, channels=3, expand_animations=False)
+            image = tf.io.decode_image(contents, channels=3, expand_animations=False)
     except tf.errors.OpError:
         return f"damaged {name}"
-    return None
+    return tuple(image.shape[:2])
 
 
 def has_palette(contents: bytes) -> bool:
@@ -57,6 +63,7 @@ class Verdict:
 
     fault: str | None  # why the file cannot be used
     digest: str  # of its content
+    size: tuple[int, int] = (0, 0)  # height and width of the upright picture; (0, 0) where it cannot be used
 
 
 def judge(paths: list[str]) -> list[Verdict]:
@@ -74,10 +81,14 @@ def _judge(path: str) -> Verdict:
             file.seek(max(size - _END, 0))
             end = file.read(_END)
             if jpeg.is_whole(start, end[-2:]):
-                return Verdict(None, _digest(start, end, size.to_bytes(8, "big")))
+                shape = jpeg.parse_upright_shape(start, jpeg.parse_shape(start))
+                return Verdict(None, _digest(start, end, size.to_bytes(8, "big")), shape)
             file.seek(0)
             contents = file.read()
-            return Verdict(fault(contents), _digest(contents))
+            found, digest = _try(contents), _digest(contents)
+            if isinstance(found, str):
+                return Verdict(found, digest)
+            return Verdict(None, digest, jpeg.parse_upright_shape(contents, found))
     except tf.errors.OpError as error:
         return Verdict(f"cannot be read: {type(error).__name__}", "")
 

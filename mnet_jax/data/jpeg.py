@@ -22,14 +22,25 @@ _FRAMES = (0xC0, 0xC1, 0xC2)  # markers of the pictures that libjpeg reads: base
 
 def is_whole(start: bytes, end: bytes) -> bool:
     """Returns whether a file with these first bytes (some 64 KiB) and last two is surely a JPEG, and all of it."""
-    if start[:3] != MAGIC or end != END:
-        return False
+    return start[:3] == MAGIC and end == END and parse_shape(start) is not None
+
+
+def parse_shape(start: bytes) -> tuple[int, int] | None:
+    """Returns height and width as stored from the first bytes of a JPEG; None if they do not say it."""
     at = 2
     while at + 9 <= len(start) and start[at] == _MARK:
         if start[at + 1] in _FRAMES:
-            return start[at + 5 : at + 9].count(0) < 4 and start[at + 4] == 8  # height and width; bits a channel
+            sides, bits = start[at + 5 : at + 9], start[at + 4]
+            whole = sides.count(0) < 4 and bits == 8
+            return (int.from_bytes(sides[:2], "big"), int.from_bytes(sides[2:], "big")) if whole else None
         at += 2 + int.from_bytes(start[at + 2 : at + 4], "big")
-    return False
+    return None
+
+
+def parse_upright_shape(start: bytes, shape: tuple[int, int]) -> tuple[int, int]:
+    """Returns height and width of the upright picture, from the first bytes of an image file and the stored ones."""
+    turned = start.startswith(MAGIC) and _TRANSPOSED[parse_orientation(start)]
+    return shape[::-1] if turned else shape
 
 
 def parse_orientation(header: bytes) -> int:

@@ -9,6 +9,7 @@ still paths of files.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +91,11 @@ class TFRecords:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Examples in memory: encoded images, or the paths of image files."""
+    """Examples in memory: encoded images, or the paths of image files.
+
+    Of files annotations come padded with zeros to the longest of the split: they are batched again once read, and of
+    different lengths could not be.
+    """
 
     contents: tf.Tensor  # string [N]
     annotations: dict[str, dict[str, tf.Tensor]]  # [N, ...], ragged where lengths differ
@@ -107,8 +112,17 @@ class Table:
 
     def gather(self, index: tf.Tensor) -> Chunk:
         """Returns the examples at these places, int64 [n]; contents may be paths."""
-        found = {"contents": self.contents, "annotations": self.annotations}
+        found = {"contents": self.contents, "annotations": self._dense if self.are_paths else self.annotations}
         return {**tf.nest.map_structure(lambda values: tf.gather(values, index), found), "index": index}
+
+    @functools.cached_property
+    def _dense(self) -> dict[str, dict[str, tf.Tensor]]:
+        with tf.init_scope():  # once, not in a graph that is being traced
+            padded = [
+                {part: v.to_tensor() if isinstance(v, tf.RaggedTensor) else v for part, v in parts.items()}
+                for parts in self.annotations.values()
+            ]
+        return dict(zip(self.annotations, padded, strict=True))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,7 @@ Norms, biases, activations and pooling are not counted, as in the papers.
 """
 
 import dataclasses
+from collections.abc import Iterable
 
 from mnet_jax.models import plans
 from mnet_jax.models.plans import Size, Variable
@@ -33,12 +34,15 @@ class Totals:
     multiply_adds: int
 
 
-def summarize(plan: plans.ModelPlan, image_size: int | tuple[int, int]) -> tuple[list[Row], Totals]:
+def summarize(
+    plan: plans.ModelPlan, image_size: int | tuple[int, int], head: Iterable[tuple[plans.ConvPlan, Size]] = ()
+) -> tuple[list[Row], Totals]:
     """Returns rows in the order in which the network runs, and their totals.
 
     Args:
       plan: the network.
       image_size: pixels, one number or (height, width), positive.
+      head: layers that a task puts on maps, each with the size of the map that it is given.
 
     Raises:
       ValueError: if the image has no pixels.
@@ -65,6 +69,7 @@ def summarize(plan: plans.ModelPlan, image_size: int | tuple[int, int]) -> tuple
     if plan.last_conv is not None:
         rows.append(_layer_row(plan.last_conv, plan.norm, "conv", size))
     rows += [_layer_row(layer, plan.norm, "dense", None) for layer in (plan.head, plan.classifier) if layer is not None]
+    rows += [_layer_row(layer, plan.norm, "head", size) for layer, size in head]
 
     params, statistics = sum(row.params for row in rows), sum(row.batch_statistics for row in rows)
     totals = Totals(

@@ -145,7 +145,7 @@ class Conv(nn.Module):
         if plan.norm:
             x = self.shared.norm_module("norm")(x, train=train, kernel=product)
         elif plan.bias:
-            bias = self.param("bias", initializers.zeros, (plan.features,), jnp.float32)
+            bias = self.param("bias", initializers.constant(plan.bias_mean), (plan.features,), jnp.float32)
             x = x.astype(jnp.float32) + bias.reshape((1,) * (x.ndim - 1) + (plan.features,))
         if self.shared.quantization is not None:
             x = self._activate_rounded(x, train=train)

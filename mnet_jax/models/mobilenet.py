@@ -1,6 +1,8 @@
 """MobileNet, the backbone: a plan -> feature maps, and the embedding. A task's network is a subclass with its head."""
 
 import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -90,6 +92,29 @@ class MobileNet(nn.Module):
         if self.plan.head is not None:
             x = self.head(x, train=train)
         return x.astype(jnp.float32)
+
+    def taps(self, images: jax.Array, paths: Sequence[str], *, train: bool = False) -> dict[str, jax.Array]:
+        """Returns what single blocks and layers give, [N, H', W', C] each, by their path (`heads/taps.py`).
+
+        Args:
+          images: as those of `maps`.
+          paths: "block_11", a layer inside a block, "block_12/expand", or "last_conv".
+          train: as that of `maps`.
+        """
+        found: dict[str, jax.Array] = {}
+
+        def take(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
+            result = call(*args, **kwargs)
+            path = "/".join(context.module.path[len(self.path) :])
+            if context.method_name == "__call__" and path in paths:
+                found[path] = result
+            return result
+
+        with nn.intercept_methods(take):
+            _, x = self._run_blocks(images, train=train)
+            if "last_conv" in paths:
+                self.last_conv(x, train=train)
+        return found
 
     def list_variables(self) -> list[plans.Variable]:
         """Returns all variables of the network, so that it can start without being traced."""

@@ -118,6 +118,8 @@ class ConvPlan(LayerPlan):
     norm: bool = True
     bias: bool = False
     init: str = "fan_out"  # of the kernel: "fan_out", "xavier" or "classifier"
+    deviation: float | None = None  # of the initial kernel, in place of what `init` says
+    bias_mean: float = 0.0  # the initial bias
 
     @property
     def kernel_name(self) -> str:
@@ -142,6 +144,8 @@ class ConvPlan(LayerPlan):
         xavier: variance 2 / (in + out), for attention's projections (timm: "appeared to improve stability").
         classifier: .01 (torchvision's MobileNets): the first loss is that of a uniform guess however few the classes.
         """
+        if self.deviation is not None:
+            return self.deviation
         match self.init:
             case "fan_out":
                 return math.sqrt(2 / (self.kernel**2 * (1 if self.depthwise else self.features)))
@@ -161,7 +165,8 @@ class ConvPlan(LayerPlan):
         )
         variables = [kernel, *(norm.variables(self.features, (*scope, "norm")) if self.norm else ())]
         if self.bias:
-            variables.append(Variable(collection="params", path=(*scope, "bias"), shape=(self.features,)))
+            path = (*scope, "bias")
+            variables.append(Variable(collection="params", path=path, shape=(self.features,), mean=self.bias_mean))
         return variables
 
     def ranges(self, scope: tuple[str, ...] = ()) -> list[tuple[str, ...]]:

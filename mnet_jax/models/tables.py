@@ -100,6 +100,13 @@ _V3_SMALL_ROWS = (
 )
 
 
+def _halved(rows: tuple, first: int) -> tuple:
+    """Returns a V3's rows with half the features from row `first` on, inside the blocks after it too."""
+    kernel, expanded, features, *rest = rows[first]
+    later = ((kernel, expanded // 2, features // 2, *rest) for kernel, expanded, features, *rest in rows[first + 1 :])
+    return *rows[:first], (kernel, expanded, features // 2, *rest), *later
+
+
 def _v3(name: str, source: str, rows: tuple, last: int, head: int, *, minimalistic: bool = False) -> ModelSpec:
     """Returns a V3; `minimalistic`: kernels of 3, no squeeze-excite, ReLU everywhere (slim's V3_LARGE_MINIMALISTIC)."""
     blocks = tuple(
@@ -128,6 +135,7 @@ def _v3(name: str, source: str, rows: tuple, last: int, head: int, *, minimalist
     )
 
 
+_HALVED = "MobileNetV3, arXiv 1905.02244, section 6.3"
 _V1_TO_V3 = (
     ModelSpec(
         name="v1",
@@ -152,6 +160,10 @@ _V1_TO_V3 = (
     ),
     _v3("v3_large", "MobileNetV3, arXiv 1905.02244, table 1", _V3_LARGE_ROWS, 960, 1280),
     _v3("v3_small", "MobileNetV3, arXiv 1905.02244, table 2", _V3_SMALL_ROWS, 576, 1024),
+    # For detection and segmentation: "channels between C4 and C5 halved" (V3 paper, section 6.3; torchvision's
+    # `reduced_tail`). Halved above the maps, too, as torchvision has it; no classifier of these is published.
+    _v3("v3_large_halved", _HALVED, _halved(_V3_LARGE_ROWS, 12), 480, 640),
+    _v3("v3_small_halved", _HALVED, _halved(_V3_SMALL_ROWS, 8), 288, 512),
     _v3("v3_large_minimalistic", "slim, mobilenet_v3.py", _V3_LARGE_ROWS, 960, 1280, minimalistic=True),
     _v3("v3_small_minimalistic", "slim, mobilenet_v3.py", _V3_SMALL_ROWS, 576, 1024, minimalistic=True),
 )

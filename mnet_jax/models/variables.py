@@ -33,7 +33,12 @@ def list_variables(plan: ModelPlan, *, embedding: bool = True) -> list[Variable]
     paths = [("pool_range",)]
     for part in (*layers, *plan.blocks):
         paths += part.ranges()
-    return variables + [Variable(collection="batch_stats", path=path, shape=(2,)) for path in paths]
+    return variables + list_ranges(paths)
+
+
+def list_ranges(paths: Iterable[tuple[str, ...]]) -> list[Variable]:
+    """Returns the variables of ranges of quantised training, (lowest, highest) each, by their paths."""
+    return [Variable(collection="batch_stats", path=path, shape=(2,)) for path in paths]
 
 
 def initial_variables(variables: Iterable[Variable], seed: int) -> dict[str, dict]:

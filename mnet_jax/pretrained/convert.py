@@ -4,13 +4,13 @@ Which architecture a file holds is read off the names and shapes of its arrays, 
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
 from mnet_jax import errors
 from mnet_jax.models import plans
-from mnet_jax.models.plans import with_classifier
+from mnet_jax.models.plans import Variable, with_classifier
 from mnet_jax.models.resolve import resolve
 from mnet_jax.models.tables import SPECS
 from mnet_jax.pretrained.layouts import Layout
@@ -19,7 +19,7 @@ Arrays = Mapping[str, np.ndarray]
 
 # Widths to try: those that somebody published, then all others that people type.
 _PUBLISHED = (1.0, 0.75, 0.5, 0.35, 0.25, 1.25, 1.3, 1.4)
-_WIDTHS = tuple(dict.fromkeys([*_PUBLISHED, *(k / 20 for k in range(1, 41))]))
+WIDTHS = tuple(dict.fromkeys([*_PUBLISHED, *(k / 20 for k in range(1, 41))]))
 _TOP = ("head", "classifier")
 _SHOWN = 3  # differences of a kind in an error
 
@@ -35,7 +35,9 @@ class Converted:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Differences:
+class Differences:
+    """What is in a file and not in the network, and the other way round."""
+
     missing: list[str]
     left_over: list[str]
     shapes: list[str]
@@ -75,11 +77,11 @@ def convert(
     absent = _absent_top(arrays, layout, plan)
     if "classifier" not in absent:
         plan = with_classifier(plan, _num_classes(arrays, layout, plan))
-    differences = _compare(arrays, layout, plan, absent)
-    if len(differences):
+    different = _compare(arrays, layout, plan, absent)
+    if len(different):
         found = None if model is width is None else _search(arrays, layout, None, None)
         hint = f". It fits {found.name} x{found.width:g}" if found else ""
-        raise ValueError(f"{origin} does not fit {plan.name} x{plan.width:g}: {differences}{hint}")
+        raise ValueError(f"{origin} does not fit {plan.name} x{plan.width:g}: {different}{hint}")
     variables = {"params": {}, "batch_stats": {}}
     for variable, name in layout.names(plan):
         if variable.path[0] in absent:
@@ -101,7 +103,7 @@ def convert(
 
 def _plans(layout: Layout, model: str | None, width: float | None) -> Iterator[plans.ModelPlan]:
     for name in layout.models if model is None else (model,):
-        for multiplier in _WIDTHS if width is None else (width,):
+        for multiplier in WIDTHS if width is None else (width,):
             yield resolve(SPECS[name], num_classes=1000, width=multiplier, width_rule=layout.width_rule)
 
 
@@ -120,10 +122,10 @@ def _find_plan(arrays: Arrays, layout: Layout, origin: str, model: str | None, w
         (next(_plans(layout, name, width)) for name in layout.models),
         key=lambda plan: len(_compare(arrays, layout, plan, _TOP)),
     )
-    differences = _compare(arrays, layout, nearest, _TOP)
+    different = _compare(arrays, layout, nearest, _TOP)
     raise ValueError(
         f"{origin} holds no architecture of {', '.join(layout.models)}; "
-        f"compared with the nearest, {nearest.name} x{nearest.width:g}: {differences}"
+        f"compared with the nearest, {nearest.name} x{nearest.width:g}: {different}"
     )
 
 
@@ -206,16 +208,21 @@ def _left_over(arrays: Arrays, layout: Layout, plan: plans.ModelPlan) -> list[st
     return [name for name in arrays if name not in expected]
 
 
-def _compare(arrays: Arrays, layout: Layout, plan: plans.ModelPlan, absent: tuple[str, ...]) -> _Differences:
-    missing, shapes = [], []
-    for variable, theirs in layout.names(plan):
-        if variable.path[0] in absent:
-            continue
+def differences(arrays: Arrays, expected: Iterable[tuple[Variable, str]], layout: Layout) -> Differences:
+    """Returns what differs between a file's arrays and variables that are `expected` under the library's names."""
+    missing, shapes, known = [], [], set()
+    for variable, theirs in expected:
+        known.add(theirs)
         if theirs not in arrays:
             missing.append(theirs)
         elif (there := layout.view(arrays[theirs], variable).shape) != variable.shape:
             shapes.append(f"{theirs} {there}, not {variable.shape}")
-    return _Differences(missing, _left_over(arrays, layout, plan), shapes)
+    return Differences(missing, [name for name in arrays if name not in known], shapes)
+
+
+def _compare(arrays: Arrays, layout: Layout, plan: plans.ModelPlan, absent: tuple[str, ...]) -> Differences:
+    expected = [(variable, theirs) for variable, theirs in layout.names(plan) if variable.path[0] not in absent]
+    return dataclasses.replace(differences(arrays, expected, layout), left_over=_left_over(arrays, layout, plan))
 
 
 def _some(names: list[str]) -> str:

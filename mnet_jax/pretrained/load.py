@@ -9,16 +9,19 @@ from collections.abc import Callable
 from mnet_jax import schema
 from mnet_jax.data import catalog
 from mnet_jax.data.catalog import DatasetInfo
-from mnet_jax.pretrained import convert, download, sources
+from mnet_jax.models.tables import find_spec
+from mnet_jax.pretrained import boxes, convert, download, folded, sources, tflite
 from mnet_jax.pretrained.layouts import KERAS, KERAS_NUMBERED, LAYOUTS, TIMM, TORCHVISION, Layout
 from mnet_jax.pretrained.readers import keras, safetensors, torch
+from mnet_jax.pretrained.readers import tflite as tflite_reader
 from mnet_jax.trained import Trained
 
 Log = Callable[[str], None]
 
 _KERAS_SUFFIXES = (".h5", ".hdf5", ".keras")
 _TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".tar")
-SUFFIXES = (*_KERAS_SUFFIXES, *_TORCH_SUFFIXES, ".safetensors")
+_TFLITE_SUFFIX = ".tflite"
+SUFFIXES = (*_KERAS_SUFFIXES, *_TORCH_SUFFIXES, ".safetensors", _TFLITE_SUFFIX)
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
 
 
@@ -38,7 +41,8 @@ def load_pretrained(
           "torchvision/mobilenet_v2.IMAGENET1K_V2"; downloaded once, then from the cache;
         - any other "owner/name" of the hub that holds one of timm's MobileNets, "@revision" behind it if wanted;
         - a file: Keras' .h5, .weights.h5 or .keras, timm's .safetensors (or a directory with it and its config.json),
-          torchvision's .pth.
+          torchvision's .pth, also of its ssdlite320_mobilenet_v3_large; .tflite, of V1 and V2 as classifiers and as
+          TensorFlow's SSD and SSDLite (with `model.norm_frozen`: a file's norms are folded).
       model: the architecture that it must be, such as "v3_large"; None: whichever it is.
       width: the same of the width multiplier.
       like: for a file that does not say how its images are prepared: the name in the catalogue whose weights it has.
@@ -123,6 +127,8 @@ def _load_file(
         config = file.with_name("config.json")
         known = known or sources.by_file(path.name)
         return _load_timm(file, config if config.exists() else None, known, name, model, width, log)
+    if path.suffix == _TFLITE_SUFFIX:
+        return _load_tflite(path, name, model, width, log)
     size = None
     if path.suffix in _KERAS_SUFFIXES:
         found = keras.read(path)
@@ -130,6 +136,8 @@ def _load_file(
         layout = KERAS_NUMBERED if found.numbered else KERAS
     elif path.suffix in _TORCH_SUFFIXES:
         arrays = torch.read(path)
+        if boxes.is_detector(arrays):
+            return boxes.trained(boxes.convert_detector(arrays, origin=name, model=model, width=width), path=name)
         layout = _torch_layout(arrays, name)
     else:
         raise ValueError(f"cannot read {path}: {', '.join(SUFFIXES)} expected")
@@ -159,6 +167,44 @@ def _load_timm(
         known, labels = safetensors.read_config(config, name)
     arrays = safetensors.read(file)
     return _finish(arrays, _torch_layout(arrays, name), known, labels, None, name, model, width, log)
+
+
+def _load_tflite(path: pathlib.Path, name: str, model: str | None, width: float | None, log: Log) -> Trained:
+    """Reads a .tflite file, of a classifier or of a detector; it says itself how its pixels are prepared."""
+    read = tflite_reader.read(path)
+    try:
+        network = folded.trace(read)
+    except (ValueError, IndexError) as error:
+        raise ValueError(f"{name} cannot be read as weights: {error}") from error
+    converted = tflite.convert_tflite(network, origin=name, model=model, width=width)
+    log(f"The norms of {name} are folded: its weights are exact, but train them with model.norm_frozen=True only")
+    if network.mean is None:
+        log(f"{name} does not say how its pixels are prepared: -1 .. 1 is assumed")
+    height, across = network.image_size
+    size = height if height == across else (height, across)
+    pixels = None if network.mean is None else (network.mean, network.std)
+    if isinstance(converted, boxes.ConvertedDetector):
+        return boxes.trained(converted, path=name, labels=read.labels, pixels=pixels, image_size=size, norm_frozen=True)
+    norm = find_spec(converted.model).norm
+    source = sources.Source(
+        name=name,
+        layout="tflite",
+        model=converted.model,
+        width=converted.width,
+        padding=network.padding,
+        norm_epsilon=norm.epsilon,
+        norm_decay=norm.decay,
+        image_size=size,
+        statistics="half",
+    )
+    labels = list(read.labels) if read.labels and len(read.labels) == converted.num_classes else None
+    background = catalog.PUBLISHED["imagenet2012"].num_classes + 1
+    trained = _trained(source, "tf", converted, None if labels and len(labels) == background else labels, name, log)
+    trained.config.model.norm_frozen = True
+    if pixels is None:
+        return trained
+    mean, std = trained.config.data.mean, trained.config.data.std = pixels
+    return dataclasses.replace(trained, info=dataclasses.replace(trained.info, mean=mean, std=std))
 
 
 def _torch_layout(arrays: convert.Arrays, name: str) -> Layout:
@@ -196,7 +242,7 @@ def _finish(
         known = _assumed(layout, name, converted, size)
     elif known.num_classes not in (None, converted.num_classes):
         known = dataclasses.replace(known, accuracy=None)  # somebody's own head
-    return _trained(known, layout, converted, labels, name, log)
+    return _trained(known, layout.width_rule, converted, labels, name, log)
 
 
 def _assumed(layout: Layout, name: str, converted: convert.Converted, size: int | None) -> sources.Source:
@@ -213,7 +259,7 @@ def _assumed(layout: Layout, name: str, converted: convert.Converted, size: int 
 
 def _trained(
     source: sources.Source,
-    layout: Layout,
+    width_rule: str,
     converted: convert.Converted,
     labels: list[str] | None,
     path: str,
@@ -228,7 +274,7 @@ def _trained(
     mean, std = sources.STATISTICS[source.statistics]
     config = schema.get_config()
     config.model.name, config.model.width = converted.model, converted.width
-    config.model.width_rule, config.model.padding = layout.width_rule, source.padding
+    config.model.width_rule, config.model.padding = width_rule, source.padding
     config.model.norm_epsilon, config.model.norm_decay = source.norm_epsilon, source.norm_decay
     config.data.image_size = source.image_size
     config.data.eval_crop, config.data.interpolation = source.eval_crop, source.interpolation

@@ -8,7 +8,10 @@ from types import ModuleType
 
 from mnet_jax.errors import did_you_mean
 
-TASKS = {"classification": "mnet_jax.tasks.classification"}
+TASKS = {
+    "classification": "mnet_jax.tasks.classification",
+    "detection": "mnet_jax.tasks.detection",
+}
 FACES = ("task", "report", "predict", "export")
 
 

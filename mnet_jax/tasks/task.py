@@ -89,6 +89,7 @@ class Task(abc.ABC):
     name: str
     annotations: Mapping[str, Any]  # field of a batch -> the kind of annotation (mnet_jax/data/annotations.py)
     metrics: tuple[Metric, ...]  # the first is the headline; `checkpoint.best_metric` names one
+    more_metrics: tuple[Metric, ...] = ()  # others, shown by `mnet evaluate` and in metrics.jsonl, not line by line
     train_metrics: tuple[str, ...] = ()  # sums whose means are shown while training
     own_scopes: tuple[str, ...]  # layers that start fresh for other classes, and that a frozen backbone trains
 

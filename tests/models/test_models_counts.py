@@ -33,7 +33,7 @@ NARROW = {
 
 
 def test_every_model_has_golden_counts():
-    assert len(GOLDEN) == 101
+    assert len(GOLDEN) == 103
     assert sorted({row[0] for row in GOLDEN}) == sorted(list_models())
 
 

@@ -1,0 +1,217 @@
+"""Heads for boxes as data, `HEADS`, and detectors of a head on a backbone, `DETECTORS`. Pure Python, no jax."""
+
+import dataclasses
+import math
+from typing import Any
+
+from mnet_jax.errors import check_choice
+from mnet_jax.models.heads.boxes import HeadPlan, HeadSpec, Shape, resolve_head
+from mnet_jax.models.heads.taps import trimmed
+from mnet_jax.models.plans import ModelPlan
+from mnet_jax.models.resolve import resolve
+from mnet_jax.models.tables import find_spec
+
+# --- Anchors of SSD: six maps, scales .2 to .95 in even steps, and 1 above the last ---
+
+_SCALES = (*(0.2 + 0.75 * k / 5 for k in range(6)), 1.0)
+
+
+def _torchvision_anchors() -> tuple[tuple[Shape, ...], ...]:
+    """Returns those of torchvision's DefaultBoxGenerator: the square, the next larger square, then 2, 1/2, 3, 1/3.
+
+    Six on each map; neither side is longer than the image's.
+    """
+
+    def shape(scale: float, ratio: float) -> Shape:
+        return min(scale / math.sqrt(ratio), 1.0), min(scale * math.sqrt(ratio), 1.0)
+
+    return tuple(
+        (
+            shape(scale, 1),
+            shape(math.sqrt(scale * above), 1),
+            *(shape(scale, ratio) for aspect in (2, 3) for ratio in (aspect, 1 / aspect)),
+        )
+        for scale, above in zip(_SCALES, _SCALES[1:], strict=False)
+    )
+
+
+def _tf_anchors() -> tuple[tuple[Shape, ...], ...]:
+    """Returns those of create_ssd_anchors in TensorFlow's multiple_grid_anchor_generator.py.
+
+    Three on the first map (reduce_boxes_in_lowest_layer: a square of .1, and .2 at ratios 2 and 1/2); on the others
+    ratios 1, 2, .5, 3 and .3333 (the configs', not 1/3), then the square between this scale and the next.
+    """
+
+    def shape(scale: float, ratio: float) -> Shape:
+        return scale / math.sqrt(ratio), scale * math.sqrt(ratio)
+
+    first = (shape(0.1, 1), shape(0.2, 2), shape(0.2, 0.5))
+    return first, *(
+        (
+            *(shape(scale, ratio) for ratio in (1, 2, 0.5, 3, 0.3333)),
+            shape(math.sqrt(scale * above), 1),
+        )
+        for scale, above in zip(_SCALES[1:], _SCALES[2:], strict=False)
+    )
+
+
+# --- Heads ---
+
+_EXTRAS = (512, 256, 256, 128)
+_TF = "TensorFlow Object Detection API"
+_TF_BIAS = -4.6  # class_prediction_bias_init of its focal configs: scores of about .01 at first
+
+HEADS: dict[str, HeadSpec] = {
+    spec.name: spec
+    for spec in (
+        HeadSpec(
+            name="ssdlite_torchvision",
+            source="torchvision, detection/ssdlite.py",
+            first_map="expansion",
+            extras=_EXTRAS,
+            separable=True,
+            anchors=_torchvision_anchors(),
+            anchor_unit="sides",
+            scores="softmax",
+            deviation=0.03,
+        ),
+        HeadSpec(
+            name="ssdlite_tf",
+            source=f"{_TF}, ssdlite_mobilenet_v3_large_320x320_coco.config",
+            first_map="expansion",
+            extras=_EXTRAS,
+            separable=True,
+            anchors=_tf_anchors(),
+            anchor_unit="short",
+            scores="sigmoid",
+            deviation=0.03,
+            class_bias=_TF_BIAS,
+        ),
+        HeadSpec(
+            name="ssd_tf",
+            source=f"{_TF}, ssd_mobilenet_v2_320x320_coco17_tpu-8.config",
+            first_map="expansion",
+            extras=_EXTRAS,
+            separable=False,
+            anchors=_tf_anchors(),
+            anchor_unit="short",
+            scores="sigmoid",
+            deviation=0.01,
+            class_bias=_TF_BIAS,
+        ),
+    )
+}
+
+
+# --- Detectors ---
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DetectorSpec:
+    """A head on a backbone, with what goes with the pair: how it is padded and normalised, and for which images."""
+
+    name: str
+    model: str  # of `models.tables.SPECS`
+    head: str  # of `HEADS`
+    image_size: int  # pixels of a side
+    width: float = 1.0
+    width_rule: str = "tf"
+    padding: str = "same"
+    norm_decay: float = 0.97
+    norm_epsilon: float = 1e-3
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Returns the fields of a config that make it, by their full names."""
+        model = ("name", "width", "width_rule", "padding", "norm_decay", "norm_epsilon")
+        values = dataclasses.asdict(self) | {"name": self.model}
+        return {
+            **{f"model.{field}": values[field] for field in model},
+            "data.image_size": self.image_size,
+            "data.eval_crop": 1.0,  # whole pictures, whatever their shape
+            "data.mean": (127.5, 127.5, 127.5),  # pixels become -1 .. 1, in all of them
+            "data.std": (127.5, 127.5, 127.5),
+            "task.name": "detection",
+            "task.head": self.head,
+        }
+
+
+def _torchvision(name: str, model: str, width_rule: str = "torchvision") -> DetectorSpec:
+    """Returns a detector as torchvision's ssdlite320_mobilenet_v3_large has it (batch norm: 1 - .03, and 1e-3)."""
+    return DetectorSpec(
+        name=name,
+        model=model,
+        head="ssdlite_torchvision",
+        image_size=320,
+        width_rule=width_rule,
+        padding="symmetric",
+    )
+
+
+DETECTORS: dict[str, DetectorSpec] = {
+    spec.name: spec
+    for spec in (
+        _torchvision("ssdlite320_v3_large", "v3_large_halved"),
+        _torchvision("ssdlite320_v3_large_full", "v3_large"),  # torchvision's from an ImageNet backbone
+        _torchvision("ssdlite320_v3_small", "v3_small_halved"),
+        _torchvision("ssdlite320_v2", "v2"),
+        _torchvision("ssdlite320_v1", "v1", "tf"),
+        _torchvision("ssdlite320_v4_conv_small", "v4_conv_small", "tf"),
+        _torchvision("ssdlite320_v4_conv_medium", "v4_conv_medium", "tf"),
+        _torchvision("ssdlite320_v4_hybrid_medium", "v4_hybrid_medium", "tf"),
+        *(
+            DetectorSpec(name=f"ssdlite320_{name}_tf", model=model, head="ssdlite_tf", image_size=320)
+            for name, model in (
+                ("v3_large", "v3_large_halved"),
+                ("v3_small", "v3_small_halved"),
+                ("v2", "v2"),
+                ("v1", "v1"),
+                ("v4_conv_small", "v4_conv_small"),
+                ("v4_conv_medium", "v4_conv_medium"),
+                ("v4_hybrid_medium", "v4_hybrid_medium"),
+            )
+        ),
+        DetectorSpec(name="ssd300_v1", model="v1", head="ssd_tf", image_size=300),
+        DetectorSpec(name="ssd300_v2", model="v2", head="ssd_tf", image_size=300),
+    )
+}
+
+
+def find_head(name: str) -> HeadSpec:
+    """Returns the head of that name.
+
+    Raises:
+      ValueError: if there is none; lists them and names the nearest.
+    """
+    check_choice("head", name, tuple(HEADS))
+    return HEADS[name]
+
+
+def find_detector(name: str) -> DetectorSpec:
+    """Returns the detector of that name.
+
+    Raises:
+      ValueError: if there is none; lists them and names the nearest.
+    """
+    check_choice("detector", name, tuple(DETECTORS))
+    return DETECTORS[name]
+
+
+def resolve_detector(
+    detector: DetectorSpec, num_classes: int, *, width: float | None = None
+) -> tuple[ModelPlan, HeadPlan]:
+    """Returns the plans of a detector's backbone, up to the maps that its head takes, and of its head.
+
+    Raises:
+      ValueError: one line that says what was given and what is allowed.
+    """
+    plan = resolve(
+        find_spec(detector.model),
+        width=detector.width if width is None else width,
+        width_rule=detector.width_rule,
+        padding=detector.padding,
+        norm_decay=detector.norm_decay,
+        norm_epsilon=detector.norm_epsilon,
+    )
+    head = resolve_head(find_head(detector.head), plan, num_classes)
+    return trimmed(plan, head.taps), head

@@ -1,0 +1,79 @@
+"""Where heads take their maps from a backbone: the layers of a plan, by level of resolution. Pure Python, no jax."""
+
+import dataclasses
+
+from mnet_jax.errors import check_choice
+from mnet_jax.models.plans import BlockPlan, ConvPlan, ModelPlan, Size
+
+KINDS = ("expansion", "output", "last")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tap:
+    """One map of a backbone: what a block gives ("block_11"), or a layer ("block_12/expand", "last_conv")."""
+
+    path: str  # of the module, from the network
+    features: int
+    strides: tuple[int, ...]  # of the strided layers before it, in their order
+
+    def size(self, image_size: Size) -> Size:
+        """Returns height and width for images of `image_size`; each stride rounds up, whatever the padding."""
+        height, width = image_size
+        for stride in self.strides:
+            height, width = -(-height // stride), -(-width // stride)
+        return height, width
+
+
+def find_tap(plan: ModelPlan, kind: str, level: int) -> Tap:
+    """Returns one map of a backbone.
+
+    Args:
+      plan: the backbone.
+      kind: "output": what the last block of the level gives. "expansion": the wide map inside the block after that,
+        before its stride (V2 paper, section 6.3: "the expansion layer of layer 15"; V3 paper, 6.3: "C4"); of a
+        backbone whose blocks do not expand (V1), "output". "last": what comes out of the network before it is pooled
+        (C5): of `last_conv`, or of the last block where there is none.
+      level: 0 for the coarsest resolution, 1 for the one before it, ...
+
+    Raises:
+      ValueError: if there is no such kind or level.
+    """
+    check_choice("map", kind, KINDS)
+    if not 0 <= level < len(plan.map_blocks):
+        raise ValueError(f"{plan.name} has maps of {len(plan.map_blocks)} resolutions, none of level {level}")
+    if kind == "last":
+        layer = plan.last_conv
+        if layer is not None:
+            return Tap(path=layer.name, features=layer.features, strides=_strides(plan, len(plan.blocks)))
+        level = 0
+    name = plan.map_blocks[len(plan.map_blocks) - 1 - level][1]
+    index = next(index for index, block in enumerate(plan.blocks) if block.name == name)
+    if kind == "expansion" and index + 1 < len(plan.blocks):
+        block = plan.blocks[index + 1]
+        layer = _expansion(block)
+        if layer is not None:
+            path = f"{block.name}/{layer.name}"
+            return Tap(path=path, features=layer.features, strides=_strides(plan, index + 1))
+    return Tap(path=name, features=plan.blocks[index].features, strides=_strides(plan, index + 1))
+
+
+def _expansion(block: BlockPlan) -> ConvPlan | None:
+    """Returns the 1x1 layer that widens the map before the block's stride; None: it has none."""
+    for layer in block.layers:
+        if getattr(layer, "stride", 1) > 1:
+            return None
+        if isinstance(layer, ConvPlan) and layer.name == "expand":
+            return layer
+    return None
+
+
+def _strides(plan: ModelPlan, blocks: int) -> tuple[int, ...]:
+    """Strides of the stem and of the first `blocks` blocks, without those of 1."""
+    strides = (plan.stem.stride, *(block.stride for block in plan.blocks[:blocks]))
+    return tuple(stride for stride in strides if stride > 1)
+
+
+def trimmed(plan: ModelPlan, taps: tuple[Tap, ...]) -> ModelPlan:
+    """Returns the backbone without what is above the maps that are taken: head, classifier, an unused last layer."""
+    used = any(plan.last_conv is not None and tap.path == plan.last_conv.name for tap in taps)
+    return dataclasses.replace(plan, last_conv=plan.last_conv if used else None, head=None, classifier=None)

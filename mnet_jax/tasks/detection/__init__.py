@@ -1,0 +1,1 @@
+"""Boxes: which objects are in an image, and where."""

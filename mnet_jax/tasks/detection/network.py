@@ -1,0 +1,102 @@
+"""The network for detection: MobileNet with a head of SSD or SSDLite."""
+
+import jax
+import jax.numpy as jnp
+
+from mnet_jax.models import plans
+from mnet_jax.models.compute import Compute
+from mnet_jax.models.heads.boxes import HeadPlan
+from mnet_jax.models.heads.tables import find_detector, resolve_detector
+from mnet_jax.models.heads.taps import trimmed
+from mnet_jax.models.layers import Conv
+from mnet_jax.models.mobilenet import SCOPE, MobileNet
+from mnet_jax.models.variables import list_ranges, list_variables
+
+
+class Detector(MobileNet):
+    """A backbone with a head for boxes, whose layers lie beside the backbone's: "extra_0_reduce" ..., "boxes_5".
+
+    Attributes:
+      plan: of the backbone; what it has above the maps that the head takes is left out (`for_plan`).
+      compute: as of MobileNet. What gives codes and logits computes in float32.
+      head_plan: the head.
+    """
+
+    head_plan: HeadPlan | None = None
+
+    @classmethod
+    def for_plan(cls, plan: plans.ModelPlan, compute: Compute, head: HeadPlan) -> "Detector":
+        """Returns the network of a head that was resolved for this backbone."""
+        return cls(trimmed(plan, head.taps), compute, head, name=SCOPE)
+
+    def setup(self) -> None:
+        """Declares the layers of backbone and head."""
+        super().setup()
+        shared, exact = self.shared(), self.shared(dtype="float32")
+        for layer in self.head_plan.layers:
+            setattr(self, layer.name, Conv(layer, shared if layer.norm else exact))
+
+    def __call__(self, images: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
+        """Returns what the head says of each of the image's A anchors (`tasks/detection/anchors.py`, same order).
+
+        {"boxes": float32 [N, A, 4], codes (ty, tx, th, tw), multiplied with `head_plan.code_scales`;
+        "classes": float32 [N, A, head_plan.num_slots], logits}.
+
+        Args:
+          images: float [N, H, W, 3], normalised, at least 128 pixels a side.
+          train: whether norms use the batch's statistics, and blocks are dropped.
+        """
+        head, maps = self.head_plan, self.head_maps(images, train=train)
+        return {
+            "boxes": self._predict(head.boxes, maps, 4, train=train),
+            "classes": self._predict(head.classes, maps, head.num_slots, train=train),
+        }
+
+    def head_maps(self, images: jax.Array, *, train: bool = False) -> list[jax.Array]:
+        """Returns the maps that the head predicts from, [N, H', W', C] each, from the finest."""
+        taken = self.taps(images, [tap.path for tap in self.head_plan.taps], train=train)
+        maps = [taken[tap.path] for tap in self.head_plan.taps]
+        for layers in self.head_plan.extras:
+            maps.append(self._run(layers, maps[-1], train=train))
+        return maps
+
+    def list_variables(self) -> list[plans.Variable]:
+        """Returns all variables of the network."""
+        ranges = list_ranges(self.head_plan.ranges()) if self.plan.quantization is not None else []
+        return list_variables(self.plan) + self.head_plan.variables() + ranges
+
+    def _predict(self, branches: tuple, maps: list[jax.Array], numbers: int, *, train: bool) -> jax.Array:
+        """Returns [N, A, numbers]: of each map its positions row by row, of each position its anchors."""
+        found = []
+        for layers, x in zip(branches, maps, strict=True):
+            found.append(self._run(layers, x, train=train).reshape(x.shape[0], -1, numbers))
+        return jnp.concatenate(found, axis=1).astype(jnp.float32)
+
+    def _run(self, layers: tuple[plans.ConvPlan, ...], x: jax.Array, *, train: bool) -> jax.Array:
+        for layer in layers:
+            x = getattr(self, layer.name)(x, train=train)
+        return x
+
+
+def create_detector(
+    name: str,
+    *,
+    num_classes: int,
+    width: float | None = None,
+    dtype: str = "float32",
+    norm_axis_name: str | None = None,
+) -> Detector:
+    """Returns a detector of `models.heads.tables.DETECTORS`.
+
+    Args:
+      name: "ssdlite320_v3_large", "ssd300_v1", ...
+      num_classes: without the background, which has a slot of its own where the head says so.
+      width: multiplier of the layers' widths; None: the detector's own.
+      dtype: of convolutions, "float32" or "bfloat16".
+      norm_axis_name: as of `Compute`.
+
+    Raises:
+      ValueError: one line that says what was given and what is allowed.
+    """
+    plan, head = resolve_detector(find_detector(name), num_classes, width=width)
+    return Detector(plan, Compute(dtype, norm_axis_name), head, name=SCOPE)

@@ -1,0 +1,125 @@
+"""Boxes drawn on photos, and the sheet of mistakes and the curves of classes that a report has."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from mnet_jax.plotting import BLUE, GREY, ORANGE, png, shortened
+
+# The colours of Okabe and Ito (2008) that show on photos, by the number of the class.
+COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
+_COLUMNS, _CELL, _TEXT, _TOP = 4, 2.4, 0.62, 0.5  # of the sheet, inches: a picture's side, its text, the title
+_NAMED = 12  # classes with a line of the legend
+
+
+@dataclasses.dataclass(frozen=True)
+class Box:
+    """One box to draw on a picture."""
+
+    corners: Sequence[float]  # y1, x1, y2, x2 in pixels of the picture
+    colour: str
+    text: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Mistake:
+    """A picture, uint8 [H, W, 3], with what was said of it and what is there."""
+
+    pixels: np.ndarray
+    said: Box
+    there: Sequence[Box]
+    lines: tuple[str, str]  # what was said; what is true
+    file: str
+
+
+def colour(number: int) -> str:
+    """Returns the colour of a class."""
+    return COLOURS[number % len(COLOURS)]
+
+
+def draw_boxes(pixels: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
+    """Returns a copy of a picture uint8 [H, W, 3] with boxes drawn on it, the last one on top."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    picture = Image.fromarray(pixels)
+    pen = ImageDraw.Draw(picture)
+    size = max(11, round(max(picture.size) / 50))
+    wide, font = max(1, round(max(picture.size) / 250)), ImageFont.load_default(size)
+    right, bottom = picture.width - 1, picture.height - 1
+    for box in boxes:
+        y1, x1, y2, x2 = (float(value) for value in box.corners)
+        x1, x2 = sorted(min(max(x, 0), right) for x in (x1, x2))
+        y1, y2 = sorted(min(max(y, 0), bottom) for y in (y1, y2))
+        pen.rectangle((x1, y1, x2, y2), outline=box.colour, width=wide)
+        if box.text:
+            width = pen.textlength(box.text, font)
+            top = y1 - size - 4 if y1 > size + 4 else min(y1 + wide, bottom - size - 3)
+            left = max(0, min(x1, right - width - 6))
+            pen.rectangle((left, top, left + width + 6, top + size + 4), fill=box.colour)
+            pen.text((left + 3, top + 1), box.text, fill="black", font=font)
+    return np.asarray(picture)
+
+
+def draw_mistakes(mistakes: Sequence[Mistake], *, heading: str) -> bytes:
+    """Returns a PNG sheet of photos, the surest mistake first: in orange what was said, in blue what is there."""
+    from matplotlib.figure import Figure
+
+    columns = min(_COLUMNS, max(len(mistakes), 3))
+    rows = max(1, -(-len(mistakes) // columns))
+    width, height = columns * (_CELL + 0.15), rows * (_CELL + _TEXT) + _TOP
+    figure = Figure(figsize=(width, height), dpi=120)
+    figure.text(0.5, 1 - 0.16 / height, heading, fontsize=11, ha="center", va="top", parse_math=False)
+    for place, mistake in enumerate(mistakes):
+        row, column = divmod(place, columns)
+        left, top = column * (_CELL + 0.15) + 0.075, height - _TOP - row * (_CELL + _TEXT)
+        axes = figure.add_axes((left / width, (top - _CELL) / height, _CELL / width, _CELL / height))
+        axes.set_axis_off()
+        axes.set_anchor("S")
+        axes.imshow(draw_boxes(mistake.pixels, [*mistake.there, mistake.said]))
+        said, true = mistake.lines
+        lines = ((said, ORANGE, 8), (true, BLUE, 8), (os.path.basename(mistake.file), GREY, 6.5))
+        for line, (text, shade, size) in enumerate(lines):
+            x, y = (left + _CELL / 2) / width, (top - _CELL - 0.05 - 0.155 * line) / height
+            figure.text(x, y, shortened(text, 40), color=shade, fontsize=size, ha="center", va="top", parse_math=False)
+    if not mistakes:
+        figure.text(0.5, 0.45, "no mistakes", ha="center", color=GREY)
+    return png(figure)
+
+
+def draw_curves(precision: np.ndarray, names: Sequence[str], *, title: str) -> bytes:
+    """Returns a PNG of precision over recall at an overlap of one half: of each class, and of their mean.
+
+    Args:
+      precision: float [101, classes] at recalls 0, .01 ... 1; NaN for classes without objects.
+      names: of the classes.
+      title: of the picture.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.6, 4.6), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    recall = np.linspace(0, 1, len(precision))
+    known = np.flatnonzero(~np.isnan(precision).any(0))
+    for place, number in enumerate(known[np.argsort(-precision[:, known].mean(0), kind="stable")]):
+        label = f"{shortened(names[number], 24)} {100 * precision[:, number].mean():.1f}"
+        shown = len(known) <= _NAMED
+        shade = colour(place) if shown else "#cccccc"
+        axes.plot(
+            recall, precision[:, number], color=shade, linewidth=1.6 if shown else 0.7, label=label * shown or None
+        )
+    if len(known) > 1:
+        mean = precision[:, known].mean(1)
+        axes.plot(recall, mean, color="black", linewidth=2.4, label=f"mean {100 * mean.mean():.1f}")
+    axes.set(
+        xlim=(0, 1), ylim=(0, 1.02), xlabel="recall: found of what is there", ylabel="precision: right of what was said"
+    )
+    axes.set_title(title, fontsize=11, parse_math=False)
+    axes.grid(color="#eeeeee")
+    axes.spines[["top", "right"]].set_visible(False)
+    if axes.get_legend_handles_labels()[0]:
+        legend = axes.legend(title="AP50", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=9)
+        for text in legend.get_texts():
+            text.set_parse_math(False)
+    return png(figure)
