@@ -164,12 +164,7 @@ def scan(root: str, manifest_path: str | None = None, split_from: str | None = N
     splits = {split: [] for split in sorted({image.split for image in images}, key=("train", *HELD_OUT).index)}
     for image in sorted(images, key=lambda image: image.path):
         splits[image.split].append(File(image.path, numbers[image.class_name], image.digest))
-    return Listing(
-        names,
-        {split: tuple(files) for split, files in splits.items()},
-        left_out,
-        newcomers,
-    )
+    return Listing(names, {split: tuple(files) for split, files in splits.items()}, left_out, newcomers)
 
 
 def scan_unsorted(root: str) -> Listing:
