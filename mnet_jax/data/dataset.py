@@ -202,8 +202,9 @@ UNSORTED = "unsorted"  # the one split of images without annotations in a folder
 def _open_source(data: ml_collections.ConfigDict, annotations: Mapping[str, Annotation]) -> Source:
     if data.name == "folder":
         from mnet_jax.data.folder import Folder
+        from mnet_jax.data.imagenet import in_place
 
-        return Folder(data, annotations)
+        return in_place.open_folder(data, annotations) or Folder(data, annotations)
     from mnet_jax.data.tfds_set import TFDSSet
 
     return TFDSSet(data, annotations)

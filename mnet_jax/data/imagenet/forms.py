@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+from collections.abc import Callable
 
 from mnet_jax.data import catalog
 from mnet_jax.data.imagenet import archives, facts, strands, tree
@@ -76,29 +77,47 @@ def recognise(root: str) -> Form | None:
         return Form("archives", archives.open_strands(root), is_exact=False)
     if found := tree.find(root.rstrip("/")):
         return _tree(found)
-    for kind, ending, make in (("Parquet files", ".parquet", strands.Rows), ("WebDataset tars", ".tar", _samples)):
-        for directory in (root, os.path.join(root, "data")):
-            if found := _shards(directory, ending):
-                splits = {split: [strands.Chain([make(path) for path in paths])] for split, paths in found.items()}
-                return Form(kind, splits, is_exact=ending == ".parquet")
+    for kind, (ending, make) in _SHARDS.items():
+        if found := _shards(root, ending):
+            splits = {split: [strands.Chain([make(path) for path in paths])] for split, paths in found.items()}
+            return Form(kind, splits, is_exact=make is strands.Rows)
     return None
+
+
+def packed(root: str) -> str | None:
+    """Returns what a folder has ImageNet as, if it is packed in archives or shards."""
+    if archives.are_there(root):
+        return "archives"
+    return next((kind for kind, (ending, _) in _SHARDS.items() if all(_listed(root, ending).values())), None)
 
 
 def _samples(path: str) -> Strand:
     return strands.Samples(Region(Bytes(path)))
 
 
-def _shards(directory: str, ending: str) -> dict[str, list[str]]:
-    """Returns the files of a folder by the split that their names say; both splits or nothing."""
-    found: dict[str, list[str]] = {"train": [], "validation": []}
-    if tf.io.gfile.isdir(directory):
-        for name in sorted(tf.io.gfile.listdir(directory)):
-            if name.endswith(ending) and (split := _SPLITS.search(name)):
-                found["train" if split[1] == "train" else "validation"].append(os.path.join(directory, name))
+_SHARDS: dict[str, tuple[str, Callable[[str], Strand]]] = {
+    "Parquet files": (".parquet", strands.Rows),
+    "WebDataset tars": (".tar", _samples),
+}
+
+
+def _shards(root: str, ending: str) -> dict[str, list[str]]:
+    """Returns the files of both splits, {} if there are none. Raises ValueError if one split has none."""
+    found = _listed(root, ending)
     if any(found.values()) and not all(found.values()):
         there, missing = sorted(found, key=lambda split: not found[split])
-        raise ValueError(f"{directory} has {there} files (*{ending}) and none of {missing}: download those too")
+        raise ValueError(f"{root} has {there} files (*{ending}) and none of {missing}: download those too")
     return found if any(found.values()) else {}
+
+
+def _listed(root: str, ending: str) -> dict[str, list[str]]:
+    """Returns the files of a folder, or of data/ in it, by the split that their names say."""
+    found: dict[str, list[str]] = {"train": [], "validation": []}
+    for directory in (root, os.path.join(root, "data")):
+        for name in sorted(tf.io.gfile.listdir(directory)) if tf.io.gfile.isdir(directory) else ():
+            if name.endswith(ending) and (split := _SPLITS.search(name)):
+                found["train" if split[1] == "train" else "validation"].append(os.path.join(directory, name))
+    return found
 
 
 def _tree(found: tree.Tree) -> Form:
