@@ -170,8 +170,9 @@ def _open_source(data: ml_collections.ConfigDict, annotations: Mapping[str, Anno
 
             return BoxFolder(data, annotations)
         from mnet_jax.data.folder import Folder
+        from mnet_jax.data.imagenet import in_place
 
-        return Folder(data, annotations)
+        return in_place.open_folder(data, annotations) or Folder(data, annotations)
     from mnet_jax.data.tfds_set import TFDSSet
 
     return TFDSSet(data, annotations)

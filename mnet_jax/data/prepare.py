@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING
 import ml_collections
 
 from mnet_jax import files
-from mnet_jax.data import tfds_set
+from mnet_jax.data import fetch, tfds_set
 from mnet_jax.data.annotations import Label
 from mnet_jax.data.folder import File, Folder
+from mnet_jax.data.imagenet import forms
+from mnet_jax.data.imagenet.store import ImageNet
 from mnet_jax.data.shrink import Settings, in_order, shrinker
+from mnet_jax.data.stored import Progress, Tally, image, read_bytes, read_json, remove_notes, write_json, write_shard
 from mnet_jax.data.tensorflow_setup import tf
 from mnet_jax.data.tfds_set import TFDSSet
 
@@ -28,30 +31,6 @@ if TYPE_CHECKING:
 
 NOTE = "mnet_prepare.json"  # in the prepared set: the settings and what came out
 _SAMPLED = 32  # images by which the size is estimated
-
-
-@dataclasses.dataclass
-class Tally:
-    """What was done so far."""
-
-    images: int = 0  # that the prepared set has
-    kept: int = 0  # of those, as they were
-    bytes_before: int = 0  # encoded images only
-    bytes_after: int = 0
-    left_out: dict[str, str] = dataclasses.field(default_factory=dict)  # name of an image -> what is wrong with it
-
-    def count(self, before: bytes, after: bytes) -> None:
-        """Adds one image."""
-        self.images += 1
-        self.kept += before == after
-        self.bytes_before += len(before)
-        self.bytes_after += len(after)
-
-    def add(self, other: "Tally") -> None:
-        """Adds all of another."""
-        for name in ("images", "kept", "bytes_before", "bytes_after"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.left_out |= other.left_out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,14 +49,12 @@ class Prepared:
     directory: str
     tally: Tally
     was_there: bool  # nothing had to be done
-
-
-Progress = Callable[[int], None]  # is told how many more images are done
+    use: str  # the flag that names it in a config
 
 
 def prepare(
     data: ml_collections.ConfigDict,
-    out: str,
+    out: str | None,
     settings: Settings,
     *,
     announce: Callable[[Estimate], None],
@@ -85,23 +62,73 @@ def prepare(
 ) -> Prepared:
     """Prepares the set that `data` names under `out`: a TFDS directory, or for name "folder" the new folder itself.
 
+    ImageNet in `data.folder`, in any of its forms, becomes TFDS's imagenet2012. A set of TFDS's catalogue that is not
+    there is downloaded first.
+
+    Args:
+      data: the section of a run's config.
+      out: where to; None: a set of the catalogue is only downloaded, to its TFDS directory.
+      settings: how small.
+      announce: is told what is ahead.
+      progress: is told how many more images are done.
+
     Raises:
       ValueError: if there is no such set, nothing to be gained, not enough space, or something else at that place.
     """
-    source = _Folder(data) if data.name == "folder" else _Set(data)
+    if out is not None and "://" in out and out.partition("://")[0] not in tf.io.gfile.get_registered_schemes():
+        raise ValueError(f"cannot write {out}: give a local directory or gs://..., and copy the files from there")
+    if not data.folder:
+        fetched = _fetched(data, out, settings)
+        if fetched is not None:
+            return fetched
+    source = _source(data, settings)
     target = source.target(os.path.expanduser(out))
+    use = f"--config.data.{'folder' if isinstance(source, _Folder) else 'data_dir'}={out}"
     note = {"short_side": settings.short_side, "quality": settings.quality, "interpolation": settings.interpolation}
+    if settings.short_side is None:
+        note = {"short_side": None}
+    note |= source.note()
     if tf.io.gfile.exists(target):
-        return Prepared(target, _earlier(target, note), was_there=True)
+        return Prepared(target, _earlier(target, note), was_there=True, use=use)
     part = target.rstrip("/") + ".incomplete"
     _begin(part, note)
     announce(_estimate(source, settings, part))
     tally = source.write(part, shrinker(settings), progress)
     if not tally.images:
         raise ValueError(f"none of the images of {data.name} can be read")
-    _write_json(os.path.join(part, NOTE), note | {"tally": dataclasses.asdict(tally)})
+    write_json(os.path.join(part, NOTE), note | {"tally": dataclasses.asdict(tally)})
     tf.io.gfile.rename(part, target)
-    return Prepared(target, tally, was_there=False)
+    return Prepared(target, tally, was_there=False, use=use)
+
+
+def _source(data: ml_collections.ConfigDict, settings: Settings) -> "ImageNet | _Folder | _Set":
+    form = forms.recognise(os.path.expanduser(data.folder)) if data.folder else None
+    if form is not None:
+        return ImageNet(form)
+    if data.folder and data.name != "folder":
+        raise ValueError(f"{data.folder} has no ImageNet: {forms.EXPECTED} expected")
+    if settings.short_side is None:
+        raise ValueError(f"{data.folder or data.name} is there as it is: give --short_side, and not --original")
+    return _Folder(data) if data.folder else _Set(data)
+
+
+def _fetched(data: ml_collections.ConfigDict, out: str | None, settings: Settings) -> Prepared | None:
+    """Returns a set of TFDS's catalogue where it is to stay as TFDS makes it; None if it is to be stored small."""
+    home = tfds_set.data_dir(data)
+    if not fetch.is_there(data):
+        if data.name.split(":")[0] == "imagenet2012":
+            tfds_set.open_builder(data)  # says how to come by it
+        as_it_is = out is None or settings.short_side is None or fetch.is_small(data)
+        place = (out or home) if as_it_is else home
+        directory, count = fetch.fetch(data, place)
+        tally, use = Tally(images=count, kept=count), f"--config.data.data_dir={place}"
+        return Prepared(directory, tally, was_there=False, use=use) if as_it_is else None
+    if out is not None:
+        return None
+    builder = tfds_set.open_builder(data)
+    count = sum(split.num_examples for split in builder.info.splits.values())
+    tally, use = Tally(images=count, kept=count), f"--config.data.data_dir={home}"
+    return Prepared(str(builder.data_dir), tally, was_there=True, use=use)
 
 
 def _earlier(target: str, note: dict[str, object]) -> Tally:
@@ -109,7 +136,7 @@ def _earlier(target: str, note: dict[str, object]) -> Tally:
     path = os.path.join(target, NOTE)
     if not tf.io.gfile.exists(path):
         raise ValueError(f"{target} is there already and was not made by `mnet prepare`: give another --out")
-    found = _read_json(path)
+    found = read_json(path)
     _check_settings(target, found, note)
     return Tally(**found["tally"])
 
@@ -118,10 +145,10 @@ def _begin(part: str, note: dict[str, object]) -> None:
     """Makes the directory, or finds what an earlier start with the same settings left there."""
     path = os.path.join(part, NOTE)
     if tf.io.gfile.exists(path):
-        _check_settings(part, _read_json(path), note)
+        _check_settings(part, read_json(path), note)
         return
     tf.io.gfile.makedirs(part)
-    _write_json(path, note)
+    write_json(path, note)
 
 
 def _check_settings(place: str, found: dict[str, object], wanted: dict[str, object]) -> None:
@@ -132,7 +159,12 @@ def _check_settings(place: str, found: dict[str, object], wanted: dict[str, obje
         raise ValueError(f"{place} was begun with {', '.join(other)}: delete it or give another --out")
 
 
-def _estimate(source: "_Set | _Folder", settings: Settings, part: str) -> Estimate:
+def _size(directory: str) -> int:
+    """Returns how many bytes an earlier start left in a local directory."""
+    return sum(os.path.getsize(os.path.join(place, name)) for place, _, names in os.walk(directory) for name in names)
+
+
+def _estimate(source: "ImageNet | _Set | _Folder", settings: Settings, part: str) -> Estimate:
     shrink, sizes = shrinker(settings), []
     for contents in source.sample(_SAMPLED):
         try:
@@ -140,7 +172,7 @@ def _estimate(source: "_Set | _Folder", settings: Settings, part: str) -> Estima
         except ValueError:
             sizes.append(0)
     total = int(sum(sizes) / max(len(sizes), 1) * source.num_images)
-    free = None if "://" in part else shutil.disk_usage(part).free
+    free = None if "://" in part else shutil.disk_usage(part).free + _size(part)
     if free is not None and total > free:
         raise ValueError(f"about {total >> 20:,} MiB are needed at {part} and {free >> 20:,} MiB are free")
     return Estimate(source.num_images, total, free)
@@ -175,12 +207,16 @@ class _Set:
             raise ValueError(f"--out {out} is where the set itself is: give another directory")
         return os.path.join(out, self._builder.info.full_name)
 
+    def note(self) -> dict[str, object]:
+        """Returns what tells this source from others: its place in the target does."""
+        return {}
+
     def sample(self, count: int) -> list[bytes]:
         """Returns the first images."""
         found = []
         for file in self._splits()[0].filepaths:
-            for record in _records(str(file)):
-                found.append(_image(tf.train.Example.FromString(record)))
+            for example in _examples(str(file)):
+                found.append(image(example))
                 if len(found) == count:
                     return found
         return found
@@ -195,11 +231,11 @@ class _Set:
                 name = os.path.basename(str(file)).replace(".array_record-", ".tfrecord-")
                 path, note = os.path.join(part, name), os.path.join(part, f".{name}.json")
                 if tf.io.gfile.exists(note):
-                    tally = Tally(**_read_json(note))
+                    tally = Tally(**read_json(note))
                     progress(tally.images + len(tally.left_out))
                 else:
-                    tally = _write_shard(str(file), path, split.name, shrink, progress)
-                    _write_json(note, dataclasses.asdict(tally))
+                    tally = write_shard(path, split.name, _examples(str(file)), shrink, progress)
+                    write_json(note, dataclasses.asdict(tally))
                 total.add(tally)
                 lengths.append(str(tally.images))
                 num_bytes += tf.io.gfile.stat(path).length
@@ -210,10 +246,8 @@ class _Set:
                 tf.io.gfile.copy(
                     os.path.join(str(self._builder.data_dir), file), os.path.join(part, file), overwrite=True
                 )
-        _write_json(os.path.join(part, "dataset_info.json"), info)
-        for file in tf.io.gfile.listdir(part):
-            if file.startswith("."):
-                tf.io.gfile.remove(os.path.join(part, file))
+        write_json(os.path.join(part, "dataset_info.json"), info)
+        remove_notes(part)
         return total
 
     def _read(self, name: str) -> str:
@@ -221,27 +255,9 @@ class _Set:
             return file.read()
 
 
-def _write_shard(source: str, path: str, split: str, shrink: Callable[[bytes], bytes], progress: Progress) -> Tally:
-    """Writes one file of a set: its examples with smaller images and everything else as it was."""
-    tally = Tally()
-    examples = (tf.train.Example.FromString(record) for record in _records(source))
-    with tf.io.TFRecordWriter(path + ".part") as writer:
-        for place, (example, small) in enumerate(in_order(lambda example: shrink(_image(example)), examples)):
-            if isinstance(small, ValueError):
-                known = example.features.feature["file_name"].bytes_list.value
-                name = known[0].decode(errors="replace") if known else f"example {place} of {os.path.basename(source)}"
-                tally.left_out[f"{split}: {name}"] = str(small)
-            else:
-                tally.count(_image(example), small)
-                example.features.feature["image"].bytes_list.value[0] = small
-                writer.write(example.SerializeToString())
-            progress(1)
-    tf.io.gfile.rename(path + ".part", path, overwrite=True)
-    return tally
-
-
-def _image(example: "tf.train.Example") -> bytes:
-    return example.features.feature["image"].bytes_list.value[0]
+def _examples(path: str) -> Iterator["tf.train.Example"]:
+    """Yields the examples of a TFRecord or ArrayRecord file."""
+    return (tf.train.Example.FromString(record) for record in _records(path))
 
 
 def _records(path: str) -> Iterator[bytes]:
@@ -271,10 +287,14 @@ class _Folder:
             raise ValueError(f"--out {out} is inside the folder itself: give another directory")
         return out
 
+    def note(self) -> dict[str, object]:
+        """Returns what tells this source from others: nothing that is kept."""
+        return {}
+
     def sample(self, count: int) -> list[bytes]:
         """Returns some images, from all over the folder."""
         files = [file.path for files in self._listing.splits.values() for file in files]
-        return [_read_bytes(path) for path in files[:: max(1, len(files) // count)][:count]]
+        return [read_bytes(path) for path in files[:: max(1, len(files) // count)][:count]]
 
     def write(self, part: str, shrink: Callable[[bytes], bytes], progress: Progress) -> Tally:
         """Writes all images, in split/class/."""
@@ -284,9 +304,9 @@ class _Folder:
             tf.io.gfile.makedirs(directory)
 
         def work(job: tuple[File, str]) -> tuple[bytes, bytes]:
-            before = _read_bytes(job[0].path)
+            before = read_bytes(job[0].path)
             if tf.io.gfile.exists(job[1]):  # whole, from an earlier start
-                return before, _read_bytes(job[1])
+                return before, read_bytes(job[1])
             after = shrink(before)
             files.write_whole(job[1], after)
             return before, after
@@ -314,16 +334,3 @@ class _Folder:
                     target, number = f"{os.path.splitext(stem)[0]}_{number}{os.path.splitext(stem)[1]}", number + 1
                 taken.add(target)
                 yield file, target
-
-
-def _read_bytes(path: str) -> bytes:
-    with tf.io.gfile.GFile(path, "rb") as file:
-        return file.read()
-
-
-def _read_json(path: str) -> dict:
-    return json.loads(_read_bytes(path))
-
-
-def _write_json(path: str, value: dict) -> None:
-    files.write_whole(path, json.dumps(value, indent=2))

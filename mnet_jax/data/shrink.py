@@ -17,12 +17,12 @@ _T, _R = TypeVar("_T"), TypeVar("_R")
 class Settings:
     """How a set is prepared."""
 
-    short_side: int = 256  # pixels; images that are no larger stay as they are, byte for byte
+    short_side: int | None = 256  # pixels; images that are no larger, or with None all, stay as they are, byte for byte
     quality: int = 90  # of the JPEGs, 1 .. 100; their colour is stored at half resolution
     interpolation: str = "bilinear"  # or "bicubic"; filtered, as in evaluation
 
     def __post_init__(self) -> None:
-        if not 32 <= self.short_side <= 4096:
+        if self.short_side is not None and not 32 <= self.short_side <= 4096:
             raise ValueError(f"short side {self.short_side}: give 32 to 4096 pixels")
         if not 1 <= self.quality <= 100:
             raise ValueError(f"quality {self.quality}: give 1 to 100")
@@ -37,6 +37,8 @@ def shrinker(settings: Settings) -> Callable[[bytes], bytes]:
     raises ValueError, which says why, for what is not an image.
     """
     short = settings.short_side
+    if short is None:
+        return _unchanged
 
     def smaller(contents: tf.Tensor) -> tf.Tensor:
         # While it is decoded a JPEG is shrunk to at least twice the wanted size: the filter does the rest.
@@ -79,6 +81,12 @@ def _form(contents: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         return shape[0], shape[1], tf.constant(True)
 
     return tf.cond(tf.strings.substr(contents, 0, len(jpeg.MAGIC)) == jpeg.MAGIC, from_jpeg, from_other)
+
+
+def _unchanged(contents: bytes) -> bytes:
+    """Returns the bytes it was given. Raises ValueError, which says why, for what is not an image."""
+    _check_whole(contents)
+    return contents
 
 
 def _check_whole(contents: bytes) -> None:

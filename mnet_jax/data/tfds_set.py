@@ -90,18 +90,17 @@ def _features(builder: tfds.core.DatasetBuilder) -> dict[str, object]:
 def _missing(name: str, directory: str, known: list[str]) -> str:
     """Returns what to say about a data set that is not there."""
     base = name.split("/")[0].split(":")[0]
-    command = (
-        f'python -c "import tensorflow_datasets as tfds; '
-        f"tfds.builder('{name}', data_dir='{directory}').download_and_prepare()\""
-    )
     if base == "imagenet2012":
         return (
             f"imagenet2012 is not in {directory}. Register at https://image-net.org/download-images, put "
-            f"ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar into {directory}/downloads/manual, "
-            f"and type: {command}"
+            f"ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar into a directory DIR, and type: "
+            f"mnet prepare --data imagenet2012 --archives DIR --out {directory}"
         )
     if base in known:
-        return f"{name} is not in {directory}. To download and prepare it, type: {command}"
+        return (
+            f"{name} is not in {directory}. To download and prepare it, type: "
+            f"mnet prepare --data {name} --data_dir {directory}"
+        )
     near = errors.nearest(base, [*known, "digits", "folder"], count=3)
     meant = f"did you mean {' or '.join(near)}? " if near else ""
     return (
