@@ -9,9 +9,9 @@ import numpy as np
 
 from mnet_jax.data import records
 from mnet_jax.data.annotations import Annotation
-from mnet_jax.data.dataset import Source
 from mnet_jax.data.imagenet import facts, forms, tree
 from mnet_jax.data.imagenet_names import NAMES
+from mnet_jax.data.source import Source
 from mnet_jax.data.tensorflow_setup import tf
 
 
