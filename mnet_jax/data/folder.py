@@ -16,8 +16,8 @@ import ml_collections
 
 from mnet_jax.data import formats, manifest, records
 from mnet_jax.data.annotations import Annotation, Label
-from mnet_jax.data.dataset import HELD_OUT, UNSORTED, Source
 from mnet_jax.data.manifest import Entry
+from mnet_jax.data.source import HELD_OUT, UNSORTED, Source
 from mnet_jax.data.tensorflow_setup import tf
 
 EVAL_SHARE = 0.2  # of a folder that is split here
