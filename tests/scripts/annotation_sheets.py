@@ -3,8 +3,8 @@
     python tests/scripts/annotation_sheets.py --photos DIR --out DIR
 
 `--photos` is where the sample data's prepare.py has put coco_tiny, bccd and camvid. Writes coco_boxes.png,
-cells_boxes.png, coco_masks.png and street_masks.png. A row is a photo. Its columns: all of it, as in evaluation; three
-random crops, mirrored or not; moved by `data.crop` "pad"; and shrunk into a part of the output, as SSD zooms out. A
+cells_boxes.png, coco_masks.png and street_masks.png. A row is a photo. Its columns: all of it, as in evaluation; two
+random crops, mirrored or not; moved by `data.crop` "pad"; and, with boxes, three crops of SSD, zoomed out or not. A
 frame has the colour of its class, or is white for a crowd; half of a mask's colour is the photo's.
 """
 
@@ -24,37 +24,23 @@ from test_data_real_annotations import CELLS, cells
 
 from mnet_jax.data import croppers
 from mnet_jax.data.annotations import Boxes, PixelMap
-from mnet_jax.data.croppers import Cropper, Cut
 from mnet_jax.data.dataset import Dataset
 from mnet_jax.data.decode import Decoder
 from mnet_jax.data.tensorflow_setup import tf
 
 SIZE = (208, 256)
-TITLES = ("evaluation", "inception", "inception", "inception", "pad", "zoom out")
+TITLES = ("evaluation", "inception", "inception", "pad", "ssd", "ssd", "ssd")
 
 
-class ZoomOut(Cropper):
-    """The whole picture in a random part of the output, the rest in the mean colour: SSD's, but for its probability."""
-
-    num_draws = 3
-    fill = (124, 116, 104)
-
-    def cut(self, shape, draws, annotations):
-        side = tf.cast(tf.constant(self.size, tf.float32) / (1.2 + 1.5 * draws[0]), tf.int32)
-        room = tf.constant(self.size) - side
-        return Cut(
-            croppers.whole(shape), tf.concat([tf.cast(tf.cast(room, tf.float32) * draws[1:], tf.int32), side], 0)
-        )
-
-
-def decoders():
+def decoders(boxes: bool) -> list[Decoder]:
     """One a column."""
     data = config(crop_area=(0.2, 1.0), crop_pad=24, eval_crop=1.0)
     inception = Decoder(croppers.train_cropper(data, SIZE), "bilinear", flip=True)
     data.crop = "pad"
     moved = Decoder(croppers.train_cropper(data, SIZE), "bilinear", flip=True)
-    zoomed = Decoder(ZoomOut(SIZE), "bilinear", flip=True)
-    return [Decoder(croppers.eval_cropper(data, SIZE), "bilinear"), inception, inception, inception, moved, zoomed]
+    data.crop = "ssd" if boxes else "pad"  # which looks at the boxes
+    ssd = Decoder(croppers.train_cropper(data, SIZE), "bilinear", flip=True)
+    return [Decoder(croppers.eval_cropper(data, SIZE), "bilinear"), inception, inception, moved, ssd, ssd, ssd]
 
 
 def sheet(dataset: Dataset, split: str, places: list[int]) -> Image.Image:
@@ -64,7 +50,7 @@ def sheet(dataset: Dataset, split: str, places: list[int]) -> Image.Image:
     for place in places:
         found = table.gather(np.array([place]))
         cells = []
-        for column, decoder in enumerate(decoders()):
+        for column, decoder in enumerate(decoders(isinstance(annotation, Boxes))):
             chunk = {"contents": found["contents"], "index": found["index"], "key": tf.constant([column], tf.int64)}
             example = tf.nest.map_structure(lambda values: values[0], decoder.plan(chunk))
             parts = {part: values[0] for part, values in found["annotations"][name].items()}

@@ -51,7 +51,7 @@ def compare(path: str, count: int) -> None:
     print("set, distance and p-value of y, x, height, width; the share of whole pictures, ours and torchvision's")
     for name, (height, width, boxes) in SETS.items():
         shape, corners = tf.constant([height, width]), tf.constant(boxes, tf.float32)
-        draws = tf.data.Dataset.from_tensor_slices(rng.random((count, crop_ssd.SSD.num_draws), np.float32))
+        draws = tf.data.Dataset.from_tensor_slices(rng.random((count, crop_ssd.NUM_DRAWS), np.float32))
         part = graph_function(lambda d, s=shape, c=corners: crop_ssd.overlapping(s, c, d[4:]))
         canvas = graph_function(lambda d, s=shape: tf.concat(crop_ssd.zoomed_out(s, d[:4], 1.0), 0))
         for which, one in ((name, part), (f"{name}, canvas", canvas)):
