@@ -57,9 +57,8 @@ def outputs_of(images, num_anchors=3234):
 @pytest.mark.parametrize("images", [[0, 1, 2, 3], [0], [3]])
 def test_loss_is_torchvisions(golden, images):
     ours, batch = a_task(), batch_of(golden, images)
-    targets = jax.jit(lambda batch: ours.train_inputs(jax.random.key(0), batch, jnp.arange(len(images)), lambda x: x)[1])(
-        batch
-    )
+    positions = jnp.arange(len(images))
+    targets = jax.jit(lambda batch: ours.train_inputs(jax.random.key(0), batch, positions, lambda x: x)[1])(batch)
     loss = jax.jit(lambda outputs, targets: jnp.mean(ours.loss(outputs, targets)))
     expected = golden if len(images) > 1 else golden["alone"][images[0]]
     outputs, right = outputs_of(images), targets["codes"]  # a code that is right costs nothing
@@ -107,7 +106,8 @@ def test_coco_figures_are_those_of_pycocotools(split):
     found, truth, values = split
     figures = average_precision.coco(found, truth, 80)
     np.testing.assert_allclose(figures.figures, values["figures"], atol=1e-6)
-    np.testing.assert_allclose(figures.class_ap, np.where(values["class_ap"] < 0, np.nan, values["class_ap"]), atol=1e-6)
+    expected = np.where(values["class_ap"] < 0, np.nan, values["class_ap"])
+    np.testing.assert_allclose(figures.class_ap, expected, atol=1e-6)
 
 
 def test_voc_is_near_coco_at_half(split):

@@ -61,7 +61,8 @@ def a_batch(rng, count=8):
 def a_network(params, images):
     """Outputs of each image from its mean colour: something with a gradient."""
     colour = images.mean((1, 2))[:, None]
-    return {"boxes": jnp.tanh(colour @ params["boxes"]).reshape(len(images), -1, 4), "classes": (colour @ params["classes"]).reshape(len(images), -1, CLASSES + 1)}  # fmt: skip
+    boxes = jnp.tanh(colour @ params["boxes"]).reshape(len(images), -1, 4)
+    return {"boxes": boxes, "classes": (colour @ params["classes"]).reshape(len(images), -1, CLASSES + 1)}
 
 
 def some_params():
@@ -213,7 +214,7 @@ def test_predict_says_where_things_are_in_the_photo():
 @pytest.mark.parametrize(
     ("fields", "line"),
     [
-        ({"augment.mixup_alpha": 0.2}, "augment.mixup_alpha=0.2: the task detection cannot follow images that are mixed"),
+        ({"augment.mixup_alpha": 0.2}, "augment.mixup_alpha=0.2: the task detection cannot follow images that are mi"),
         ({"augment.erase_prob": 0.1}, "the task detection cannot follow images that are partly covered"),
         ({"data.eval_crop": 0.875}, "data.eval_crop=0.875: boxes outside of the crop would not be found"),
         ({"data.image_size": 96}, "at least 128 pixels"),

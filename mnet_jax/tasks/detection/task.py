@@ -118,9 +118,7 @@ class Detection(Task):
         whole step (at least 1).
         """
         fill = tuple(min(255, max(0, round(value))) for value in self.mean)
-        images = augment_images(
-            key, batch["image"], positions, self.augment, fill=fill, operations=_OPERATIONS
-        )
+        images = augment_images(key, batch["image"], positions, self.augment, fill=fill, operations=_OPERATIONS)
         targets = self.targets(batch)
         num_positive = total(jnp.sum(targets["classes"] > 0).astype(jnp.float32))
         num_images = total(jnp.array(len(images), jnp.float32))
