@@ -33,6 +33,7 @@ LIBRARIES = {
     "orbax": ("training/checkpoint.py",),
     "optax": ("training",),
     "flax": ("models", "tasks", "trained", "training", "commands"),
+    "pycocotools": ("tasks/detection/average_precision.py",),
     "configs": (),
     "torch": (),
     "timm": (),

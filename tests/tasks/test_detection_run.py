@@ -1,4 +1,4 @@
-"""A small detector on a folder of photos with boxes, through the whole of training: resume, report, commands."""
+"""A small detector on a folder of photos with boxes through the whole of training: resume, report, commands."""
 
 import json
 import shutil
@@ -85,9 +85,8 @@ def test_resumed_is_bit_for_bit_the_same(place, whole):
     shutil.rmtree(killed / "checkpoints" / "4")
     config = a_config(place)
     config.eval.report = False
-    (killed / "config.json").write_text(
-        (killed / "config.json").read_text().replace('"report": true', '"report": false')
-    )
+    saved = (killed / "config.json").read_text()
+    (killed / "config.json").write_text(saved.replace('"report": true', '"report": false'))
     loop.train(config, str(killed))
     left, right = (flat(checkpoint.load(str(path)).variables) for path in (whole, killed))
     assert [name for name in left if left[name].tobytes() != right[name].tobytes()] == []

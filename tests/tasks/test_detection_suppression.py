@@ -100,10 +100,8 @@ def test_equal_on_nasty_boxes(name):
 
 
 def test_what_is_no_number_is_no_detection():
-    boxes, scores = (
-        np.float32([[[0, 0, 5, 5], [np.nan, 0, 5, 5], [9, 9, 20, 20]]]),
-        np.float32([[[0.5], [0.9], [np.nan]]]),
-    )
+    boxes = np.float32([[[0, 0, 5, 5], [np.nan, 0, 5, 5], [9, 9, 20, 20]]])
+    scores = np.float32([[[0.5], [0.9], [np.nan]]])
     found = jax.tree.map(np.asarray, Suppression(max_detections=5)(boxes, scores))
     assert found["count"].tolist() == [1]
     assert found["boxes"][0, 0].tolist() == [0, 0, 5, 5]

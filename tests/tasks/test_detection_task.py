@@ -214,10 +214,7 @@ def test_predict_says_where_things_are_in_the_photo():
 @pytest.mark.parametrize(
     ("fields", "line"),
     [
-        (
-            {"augment.mixup_alpha": 0.2},
-            "augment.mixup_alpha=0.2: the task detection cannot follow images that are mixed",
-        ),
+        ({"augment.mixup_alpha": 0.2}, "augment.mixup_alpha=0.2: the task detection cannot follow images that are mi"),
         ({"augment.erase_prob": 0.1}, "the task detection cannot follow images that are partly covered"),
         ({"data.eval_crop": 0.875}, "data.eval_crop=0.875: boxes outside of the crop would not be found"),
         ({"data.image_size": 96}, "at least 128 pixels"),

@@ -38,9 +38,7 @@ class CocoFigures:
     figures: np.ndarray  # float64 [12]: AP, AP50, AP75, AP small, medium, large, AR 1, 10, 100, small, medium, large
     class_ap: np.ndarray  # float64 [num_classes]
     class_ap50: np.ndarray  # float64 [num_classes]
-    precision: (
-        np.ndarray
-    )  # float64 [10, 101, num_classes]: by IoU .5 to .95 and recall 0 to 1, all areas, 100 a picture
+    precision: np.ndarray  # float64 [10, 101, num_classes]: by IoU .5 to .95 and recall 0 to 1
 
 
 def coco(found: Found, truth: Truth, num_classes: int) -> CocoFigures:

@@ -106,15 +106,14 @@ def draw_curves(precision: np.ndarray, names: Sequence[str], *, title: str) -> b
         label = f"{shortened(names[number], 24)} {100 * precision[:, number].mean():.1f}"
         shown = len(known) <= _NAMED
         shade = colour(place) if shown else "#cccccc"
-        axes.plot(
-            recall, precision[:, number], color=shade, linewidth=1.6 if shown else 0.7, label=label * shown or None
-        )
+        wide, label = (1.6, label) if shown else (0.7, None)
+        axes.plot(recall, precision[:, number], color=shade, linewidth=wide, label=label)
     if len(known) > 1:
         mean = precision[:, known].mean(1)
         axes.plot(recall, mean, color="black", linewidth=2.4, label=f"mean {100 * mean.mean():.1f}")
-    axes.set(
-        xlim=(0, 1), ylim=(0, 1.02), xlabel="recall: found of what is there", ylabel="precision: right of what was said"
-    )
+    axes.set(xlim=(0, 1), ylim=(0, 1.02))
+    axes.set_xlabel("recall: found of what is there")
+    axes.set_ylabel("precision: right of what was said")
     axes.set_title(title, fontsize=11, parse_math=False)
     axes.grid(color="#eeeeee")
     axes.spines[["top", "right"]].set_visible(False)

@@ -129,11 +129,9 @@ def class_rows(
         theirs = (truth.classes == number) & ~truth.ignore
         said = (found.classes == number) & (found.scores >= SURE)
         wrong = said & ~np.isin(judged.verdict, ("right", "ignored"))
-        shares = (
-            f"{value:.4f}" if np.isfinite(value) else ""
-            for value in (figures.class_ap[number], figures.class_ap50[number])
-        )
-        rows.append((name, int(theirs.sum()), *shares, int((judged.found_by[theirs] >= SURE).sum()), int(wrong.sum())))
+        shares = [_share(values[number]) for values in (figures.class_ap, figures.class_ap50)]
+        right = judged.found_by[theirs] >= SURE
+        rows.append((name, int(theirs.sum()), *shares, int(right.sum()), int(wrong.sum())))
     return rows
 
 
@@ -151,6 +149,10 @@ def table_lines(rows: list[tuple], most: int = 20) -> list[str]:
     if len(shown) < len(known):
         lines.append(f"({len(shown)} of {len(known)} classes, those with the lowest AP)")
     return lines
+
+
+def _share(value: float) -> str:
+    return f"{value:.4f}" if np.isfinite(value) else ""
 
 
 def _detection(i: int, found: Found, judged: Judged, info: DatasetInfo, files: list[str]) -> tuple:
