@@ -6,6 +6,7 @@ Python's `tarfile` takes a damaged header for the end of an archive: here it is 
 import os
 import tarfile
 import threading
+import weakref
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -21,14 +22,16 @@ class Bytes:
     def __init__(self, path: str):
         self.path = path
         self._remote = tf.io.gfile.GFile(path, "rb") if "://" in path else None
-        self._file = None if self._remote else open(path, "rb", buffering=0)  # noqa: SIM115
         self._lock = threading.Lock()
-        self.size = self._remote.size() if self._remote else os.fstat(self._file.fileno()).st_size
+        if self._remote is None:
+            self._file = os.open(path, os.O_RDONLY)
+            weakref.finalize(self, os.close, self._file)
+        self.size = os.fstat(self._file).st_size if self._remote is None else self._remote.size()
 
     def read(self, at: int, size: int) -> bytes:
         """Returns the bytes from a place on, fewer where the file ends."""
         if self._remote is None:
-            return os.pread(self._file.fileno(), size, at)
+            return os.pread(self._file, size, at)
         with self._lock:
             self._remote.seek(at)
             return self._remote.read(size)
