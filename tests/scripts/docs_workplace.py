@@ -34,7 +34,7 @@ class Workplace:
             pip = [self.python, "-m", "pip", "install", "-q", "--no-deps", "-e", "."]
             subprocess.run(pip, cwd=self.here, check=True, stderr=subprocess.DEVNULL)
         _save_hub(place / "hub")
-        _save_keras(place / "cache" / "mobilenet_2_5_224_tf.h5")
+        _save_keras(place / "cache" / _keras_name())
         _save_imagenet(place / "tfds")
 
     def environment(self) -> dict[str, str]:
@@ -57,16 +57,17 @@ class Workplace:
         if self.checkout:
             _copy_checkout(self.here)
         for name in things:
-            self._make(name)
+            self.make(name)
             target = self.here / name
             target.parent.mkdir(parents=True, exist_ok=True)
             source = self.made / name
             if source.is_dir():
-                shutil.copytree(source, target, symlinks=True)
+                shutil.copytree(source, target)
             else:
                 shutil.copy(source, target)
 
-    def _make(self, name: str) -> None:
+    def make(self, name: str) -> None:
+        """Makes a thing of `THINGS` under `made`, unless it is there."""
         if not (self.made / name).exists():
             (self.made / name).parent.mkdir(parents=True, exist_ok=True)
             THINGS[name](self)
@@ -125,6 +126,13 @@ def _save_hub(home: pathlib.Path) -> None:
     files.save_safetensors(snapshot / "model.safetensors", arrays, architecture="mobilenetv3_large_100")
 
 
+def _keras_name() -> str:
+    """Returns the name under which a download of these weights is kept."""
+    from mnet_jax.pretrained import sources
+
+    return sources.look_up("keras/mobilenet_0.25_224").file
+
+
 def _save_keras(path: pathlib.Path) -> None:
     """Writes weights of v1 x0.25 as Keras does; downloads are looked for under this name first."""
     files = _files()
@@ -164,7 +172,7 @@ def _photos(work: Workplace) -> None:
 
 
 def _photo(work: Workplace) -> None:
-    work._make("photos")
+    work.make("photos")
     shutil.copy(work.made / "photos" / "one" / "03.jpg", work.made / "photo.jpg")
 
 
@@ -187,10 +195,6 @@ def _keras_file(name: str) -> Callable[[Workplace], None]:
     return lambda work: _save_keras(work.made / name)
 
 
-def _link(name: str, target: Callable[[Workplace], pathlib.Path]) -> Callable[[Workplace], None]:
-    return lambda work: (work.made / name).symlink_to(target(work))
-
-
 def _digits(work: Workplace) -> None:
     """Takes the quickstart's run where .ci/run has just made it; else trains it."""
     if (ROOT / "runs" / "digits" / "curves.png").exists():
@@ -201,8 +205,13 @@ def _digits(work: Workplace) -> None:
 
 def _finetune(work: Workplace) -> None:
     for name in ("photos", "SOURCE"):
-        work._make(name)
+        work.make(name)
     work.mnet("train", "--config", "finetune", "--config.data.folder=photos", "--config.init.weights=SOURCE")
+
+
+def _run(work: Workplace) -> None:
+    work.make("runs/finetune")
+    shutil.copytree(work.made / "runs" / "finetune", work.made / "RUN")
 
 
 def _v3_large(work: Workplace) -> None:
@@ -234,11 +243,10 @@ THINGS: dict[str, Callable[[Workplace], None]] = {
     "my_run.py": _own_config,
     "SOURCE": _weights_directory("SOURCE"),
     "NAME": _weights_directory("NAME"),
-    "FILE.h5": _keras_file("FILE.h5"),
     "keras_v1_0.25_224.h5": _keras_file("keras_v1_0.25_224.h5"),
-    "DIR": _link("DIR", lambda work: work.place / "tfds"),
+    "DIR": lambda work: shutil.copytree(work.place / "tfds", work.made / "DIR"),
     "runs/digits": _digits,
     "runs/finetune": _finetune,
     "runs/v3_large": _v3_large,
-    "RUN": lambda work: (work._make("runs/finetune"), shutil.copytree(work.made / "runs/finetune", work.made / "RUN")),
+    "RUN": _run,
 }
