@@ -1,9 +1,9 @@
 """SSDLite on MobileNetV3-Large on COCO at 320 px: the recipe of torchvision's ssdlite320_mobilenet_v3_large.
 
-    python train.py --config configs/ssdlite_v3_large.py --workdir gs://BUCKET/v3 --config.data.data_dir=gs://BUCKET/tf
+    python train.py --config configs/ssdlite_v3_large.py --workdir gs://BUCKET/b --config.data.data_dir=gs://BUCKET/tfds
 
-Published: AP 21.3 on val2017 after 660 epochs from scratch on 8 V100, 24 images each (torchvision, references/detection:
-SGD, rate 0.15 with a cosine, weight decay 4e-5, IoU crop and flip). Nobody has run this one to the end yet.
+Published: AP 21.3 on val2017 after 660 epochs from scratch on 8 V100, 24 images each (torchvision's
+references/detection: SGD, rate 0.15 with a cosine, weight decay 4e-5, IoU crop and flip). Nobody has run this one to the end yet.
 What differs from it: SGD has Nesterov's momentum, norms have no weight decay, and the warm-up begins with 0.
 """
 
