@@ -3,8 +3,8 @@
     python train.py --config configs/ssdlite_v3_large.py --workdir gs://BUCKET/b --config.data.data_dir=gs://BUCKET/tfds
 
 Published: AP 21.3 on val2017 after 660 epochs from scratch on 8 V100, 24 images each (torchvision's
-references/detection: SGD, rate 0.15 with a cosine, weight decay 4e-5, IoU crop and flip). Nobody has run this one to the end yet.
-What differs from it: SGD has Nesterov's momentum, norms have no weight decay, and the warm-up begins with 0.
+references/detection: SGD, rate 0.15 with a cosine, weight decay 4e-5, IoU crop and flip). Nobody has run this one to
+the end yet. What differs from it: SGD has Nesterov's momentum, norms have no weight decay, the warm-up begins with 0.
 """
 
 import ml_collections
