@@ -1,6 +1,6 @@
 """CIFAR-10 from scratch: MobileNetV3-Large at 32 px with a stem for small images.
 
-    tfds build cifar10   # once: downloads 162 MB; or --config.data.data_dir=DIR of a prepared one
+    mnet prepare --data cifar10   # once: downloads 162 MB; or --config.data.data_dir=DIR of a prepared one
     python train.py --config configs/cifar10.py
 
 Hardware: one accelerator. None was at hand, so this run has not been made to the end and there is no accuracy of ours.

@@ -73,9 +73,9 @@ def test_imagenet_names_are_complete():
     ("name", "message"),
     [
         ("imagenet2012", "Register at https://image-net.org/download-images, put ILSVRC2012_img_train.tar and"),
-        ("imagenet2012", "ILSVRC2012_img_val.tar into DIR/downloads/manual, and type: python -c"),
-        ("imagenet2012", r"tfds.builder\('imagenet2012', data_dir='DIR'\).download_and_prepare\(\)"),
-        ("cifar10", "cifar10 is not in DIR. To download and prepare it, type: python -c"),
+        ("imagenet2012", "ILSVRC2012_img_val.tar into a directory DIR, and type: mnet prepare --data imagenet2012"),
+        ("imagenet2012", "--archives DIR --out DIR$"),
+        ("cifar10", "is not in DIR. To download and prepare it, type: mnet prepare --data cifar10 --data_dir DIR$"),
         ("imagenet_v2/matched-frequency", "imagenet_v2/matched-frequency is not in DIR. To download"),
         ("imagnet2012", "unknown data set 'imagnet2012': did you mean imagenet2012"),
         ("digit", "unknown data set 'digit': did you mean digits"),
