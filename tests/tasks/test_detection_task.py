@@ -130,8 +130,9 @@ def test_nothing_is_ever_nan(detector):
 def test_images_without_objects_teach_with_a_minimum_of_negatives():
     logits, classes = jnp.zeros((1, 10, 4)).at[0, 3, 2].set(5.0), jnp.zeros((1, 10), jnp.int32)
     counted = jnp.ones((1, 10), bool)
-    assert losses.softmax_loss(logits, classes, counted) == 0
-    one = losses.softmax_loss(logits, classes, counted, min_negatives=1)
+    loss = jax.jit(losses.softmax_loss, static_argnames="min_negatives")
+    assert loss(logits, classes, counted) == 0
+    one = loss(logits, classes, counted, min_negatives=1)
     np.testing.assert_allclose(one, np.log(3 + np.exp(5)), rtol=1e-6)
 
 
@@ -139,7 +140,7 @@ def test_hardest_takes_the_first_of_equals():
     values = jnp.array([[3.0, 5, 5, 1, 5, 9]])
     allowed = jnp.array([[True, True, True, True, True, False]])
     for count, taken in ((0, []), (1, [1]), (2, [1, 2]), (4, [0, 1, 2, 4]), (99, [0, 1, 2, 3, 4])):
-        found = losses.hardest(values, allowed, jnp.array([count]))
+        found = jax.jit(losses.hardest)(values, allowed, jnp.array([count]))
         assert np.flatnonzero(found[0]).tolist() == taken
 
 
@@ -147,9 +148,10 @@ def test_an_object_takes_its_best_anchor_and_the_last_or_first_of_two_has_it():
     anchors = jnp.array([[0.0, 0, 10, 10], [0, 20, 10, 30], [0, 60, 10, 70]])
     boxes = jnp.array([[0.0, 24, 10, 64], [0, 0, 9, 10], [0, 0, 10, 9.5], [0, 0, 0, 0]])
     valid = jnp.array([True, True, True, True])
-    assert matching.match(boxes, valid, anchors).tolist() == [2, 0, -1]
-    assert matching.match(boxes, valid, anchors, last_wins=False).tolist() == [1, 0, -1]
-    assert matching.match(boxes, jnp.zeros(4, bool), anchors).tolist() == [-1, -1, -1]
+    match = jax.jit(matching.match, static_argnames="last_wins")
+    assert match(boxes, valid, anchors).tolist() == [2, 0, -1]
+    assert match(boxes, valid, anchors, last_wins=False).tolist() == [1, 0, -1]
+    assert match(boxes, jnp.zeros(4, bool), anchors).tolist() == [-1, -1, -1]
 
 
 def test_focal_loss_is_the_papers():
@@ -162,7 +164,8 @@ def test_focal_loss_is_the_papers():
                 p, high = 1 / (1 + math.exp(-logits[n, a, c])), c > 0 and classes[n, a] == c
                 pt, alpha = (p, 0.25) if high else (1 - p, 0.75)
                 expected[n] -= alpha * (1 - pt) ** 2 * math.log(pt)
-    found = losses.focal_loss(logits, classes, np.ones((2, 5), bool), alpha=0.25)
+    loss = jax.jit(losses.focal_loss, static_argnames="alpha")
+    found = loss(logits, classes, np.ones((2, 5), bool), alpha=0.25)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
