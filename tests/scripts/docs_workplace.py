@@ -215,11 +215,12 @@ def _run(work: Workplace) -> None:
 
 
 def _v3_large(work: Workplace) -> None:
-    """Trains a narrow V3-Large for two steps on the set that stands for ImageNet."""
-    sizes = ("--config.model.width=0.35", "--config.data.image_size=64", "--config.train.batch_size=32")
+    """Trains a narrow V3-Small, which compiles sooner, for two steps on the set that stands for ImageNet."""
+    model = ("--config.model.name=v3_small", "--config.model.width=0.35", "--config.augment.randaugment_layers=0")
+    sizes = ("--config.data.image_size=64", "--config.train.batch_size=32")
     steps = ("--config.train.num_epochs=None", "--config.train.num_steps=2", "--config.eval.batch_size=48")
     warmup = ("--config.schedule.warmup_epochs=None", "--config.schedule.warmup_steps=1")
-    work.mnet("train", "--config", "v3_large", *sizes, *steps, *warmup)
+    work.mnet("train", "--config", "v3_large", *model, *sizes, *steps, *warmup)
 
 
 def _own_config(work: Workplace) -> None:
