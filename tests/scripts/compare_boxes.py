@@ -34,9 +34,8 @@ def load(path):
 
 def show(name, ours, theirs):
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
-    print(
-        f"{name:12} {theirs.shape!s:22} largest {np.abs(theirs).max():9.4f}  difference {np.abs(ours - theirs).max():.2e}"
-    )
+    difference = np.abs(ours - theirs).max()
+    print(f"{name:12} {theirs.shape!s:22} largest {np.abs(theirs).max():9.4f}  difference {difference:.2e}")
 
 
 def compare_torchvision(folder):
