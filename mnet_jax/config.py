@@ -71,6 +71,12 @@ def load(name: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
     from ml_collections import config_flags
 
     config = _read_file(find(name))
+    known = dict(_leaves(config))
+    for path in (match[1] for match in map(re.compile(r"--?(?:no)?config\.([\w.]+)").match, overrides) if match):
+        if path not in known:
+            raise ValueError(
+                f"unknown config field {path!r}.{_similar_field(path, known)} All are in mnet_jax/schema.py"
+            )
     # config_flags cannot set a field of type int, float or str to None.
     nones = [match[1] for match in map(re.compile(r"--?config\.([\w.]+)=None").fullmatch, overrides) if match]
     argv = ["", *(arg for arg in overrides if not re.fullmatch(r"--?config\.[\w.]+=None", arg))]
@@ -218,6 +224,8 @@ def validate(config: ml_collections.ConfigDict) -> None:
 
 
 def _similar_field(path: str, known: dict[str, object]) -> str:
+    if path in MOVED:
+        return f" It is {MOVED[path]!r} now."
     near = errors.did_you_mean(path, known)
     if not near:  # the right name in the wrong section
         name = path.rpartition(".")[2]

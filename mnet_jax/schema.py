@@ -32,7 +32,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.data = data = ml_collections.ConfigDict()
     data.name = "imagenet2012"  # a TFDS name, "digits" (offline), or "folder" with `data.folder`
     data.data_dir = placeholder(str)  # TFDS directory, local or gs://; None = TFDS_DATA_DIR or ~/tensorflow_datasets
-    data.folder = placeholder(str)  # name "folder": photos/train/<class>/*.jpg and photos/val/..., or photos/<class>/*
+    # name "folder": photos/train/<class>/*.jpg and photos/val/..., or photos/<class>/*; with boxes: docs/detection.md
+    data.folder = placeholder(str)
     data.manifest = placeholder(
         str
     )  # folder: CSV, exactly these images in these splits; a run writes its own, photos.csv

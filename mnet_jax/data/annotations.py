@@ -15,14 +15,26 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from mnet_jax.data.batch import Field
-
 if TYPE_CHECKING:
     import tensorflow as tf
 
     from mnet_jax.data.crop import Crop
 
 Parts = dict[str, Any]  # tensors, or arrays, by the name of the part
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """One array of a batch, without its first axis."""
+
+    shape: tuple[int, ...]
+    dtype: type
+    padding: int = 0  # the value of what is no example
+
+    @property
+    def device_dtype(self) -> np.dtype:
+        """The type on a device: jax has no 64-bit integers there."""
+        return np.dtype(np.int32 if self.dtype == np.int64 else self.dtype)
 
 
 class Annotation(abc.ABC):

@@ -11,31 +11,14 @@ A batch is a flat dict of NumPy arrays whose first axis counts B examples of one
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from mnet_jax.data.annotations import Annotation
+from mnet_jax.data.annotations import Annotation, Field
 
 Batch = dict[str, np.ndarray]
 CROP_NUMBERS = 11  # of `Crop.row`
-
-
-@dataclasses.dataclass(frozen=True)
-class Field:
-    """One array of a batch, without its first axis."""
-
-    shape: tuple[int, ...]
-    dtype: type
-    padding: int = 0  # the value of what is no example
-
-    @property
-    def device_dtype(self) -> np.dtype:
-        """The type on a device: jax has no 64-bit integers there."""
-        return np.dtype(np.int32 if self.dtype == np.int64 else self.dtype)
 
 
 def part_name(field: str, part: str) -> str:

@@ -6,11 +6,6 @@ section 2.2).
 
 from __future__ import annotations
 
-import dataclasses
-from typing import ClassVar
-
-from mnet_jax.data.annotations import Parts
-from mnet_jax.data.croppers import Cropper, Cut
 from mnet_jax.data.tensorflow_setup import tf
 
 LARGEST_CANVAS = 4.0  # zoomed out: sides of the canvas over those of the picture, at most
@@ -20,52 +15,8 @@ TRIALS = 40  # of one option, then another is drawn
 # torchvision draws options for ever. Whoever has objects has two options that nearly always succeed, 0 and 1: after ten
 # rounds the part is all of the canvas, at most once in 29 images.
 ROUNDS = 10
-_ZOOM = 4  # draws: whether, how far, and where to in two directions
-
-
-@dataclasses.dataclass(frozen=True)
-class SSD(Cropper):
-    """With probability `zoom_out` the picture in a larger canvas of the colour `fill`; then a part of that, resized.
-
-    What counts are objects that have an extent and are not to be ignored. A picture without any is used as a whole.
-    """
-
-    zoom_out: float = 0.5
-    fill: tuple[int, int, int] = (0, 0, 0)
-
-    num_draws: ClassVar[int] = _ZOOM + ROUNDS * (1 + 4 * TRIALS)
-    antialias_above: ClassVar[float] = 2.0
-    decode_smaller: ClassVar[bool] = True
-
-    def cut(self, shape: tf.Tensor, draws: tf.Tensor | None, annotations: dict[str, Parts] | None) -> Cut:
-        """Returns the part of one picture that is in the cut, and where that lies in the output.
-
-        Raises:
-          ValueError: if there are no boxes.
-        """
-        found = next((parts for parts in (annotations or {}).values() if {"class", "ignore"} <= parts.keys()), None)
-        if found is None:
-            raise ValueError(
-                "data.crop='ssd' looks at the boxes of an image, and there are none here: "
-                "type --config.data.crop=inception, or center"
-            )
-        canvas, origin = zoomed_out(shape, draws[:_ZOOM], self.zoom_out)
-        boxes = tf.reshape(found[""], [-1, 4]) * tf.cast(tf.tile(shape, [2]), tf.float32)
-        counted = (found["ignore"] <= 0) & tf.reduce_all(boxes[:, 2:] > boxes[:, :2], -1)
-        boxes = tf.boolean_mask(boxes, counted) + tf.cast(tf.tile(origin, [2]), tf.float32)
-        window = overlapping(canvas, boxes, draws[_ZOOM:])
-        return self._placed(window, origin, shape)
-
-    def _placed(self, window: tf.Tensor, origin: tf.Tensor, shape: tf.Tensor) -> Cut:
-        """Returns the picture's part in a window of the canvas, and its place, in whole pixels of the output."""
-        low = tf.maximum(window[:2], origin)
-        high = tf.minimum(window[:2] + window[2:], origin + shape)
-        scale = tf.constant(self.size, tf.float64) / tf.cast(window[2:], tf.float64)
-        first = tf.cast(tf.round(tf.cast(low - window[:2], tf.float64) * scale), tf.int32)
-        last = tf.cast(tf.round(tf.cast(high - window[:2], tf.float64) * scale), tf.int32)
-        first = tf.minimum(first, tf.constant(self.size) - 1)
-        place = tf.concat([first, tf.maximum(last - first, 1)], 0)
-        return Cut(tf.concat([low - origin, high - low], 0), place)
+ZOOM_DRAWS = 4  # whether, how far, and where to in two directions
+NUM_DRAWS = ZOOM_DRAWS + ROUNDS * (1 + 4 * TRIALS)
 
 
 def zoomed_out(shape: tf.Tensor, draws: tf.Tensor, probability: float) -> tuple[tf.Tensor, tf.Tensor]:

@@ -3,7 +3,7 @@
 Boxes are (y, x, height, width), int32 [..., 4], in whole pixels of the upright picture. The functions work on one
 picture or on many at once: leading axes of the shapes are leading axes of the boxes.
 
-`data.crop` names a `Cropper`. A new one is a class, here or in a file of its own, and a line in `train_cropper`.
+`data.crop` names a `Cropper`. A new one is a class and a line in `train_cropper`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import ClassVar, NamedTuple
 
 import ml_collections
 
-from mnet_jax.data import catalog
+from mnet_jax.data import catalog, crop_ssd, order
 from mnet_jax.data.annotations import Parts
 from mnet_jax.data.tensorflow_setup import tf
 
@@ -45,6 +45,11 @@ class Cropper(abc.ABC):
     antialias_above: ClassVar[float] = 1.0
     decode_smaller: ClassVar[bool] = False  # whether a JPEG is decoded 2, 4 or 8 times smaller where that is enough
     fill: ClassVar[tuple[int, int, int]] = (0, 0, 0)  # red, green and blue of what is left over of the output
+
+    @property
+    def margin(self) -> int | None:
+        """How far a place as large as the output is moved at most, which is done faster; None: any place."""
+        return None
 
     @abc.abstractmethod
     def cut(self, shape: tf.Tensor, draws: tf.Tensor | None, annotations: dict[str, Parts] | None) -> Cut:
@@ -100,10 +105,60 @@ class Pad(Cropper):
 
     num_draws: ClassVar[int] = 2
 
+    @property
+    def margin(self) -> int:
+        """Returns `pad`."""
+        return self.pad
+
     def cut(self, shape: tf.Tensor, draws: tf.Tensor | None, annotations: dict[str, Parts] | None) -> Cut:
         """Returns the whole picture in a random place."""
         offset = tf.cast(draws * (2 * self.pad + 1), tf.int32)
         return Cut(whole(shape), tf.concat([self.pad - offset, self.size], 0))
+
+
+@dataclasses.dataclass(frozen=True)
+class SSD(Cropper):
+    """A part that overlaps with an object, of the picture or of a larger canvas of the colour `fill`: `crop_ssd`.
+
+    What counts are objects that have an extent and are not to be ignored. A picture without any is used as a whole.
+    """
+
+    zoom_out: float = 0.5
+    fill: tuple[int, int, int] = (0, 0, 0)
+
+    num_draws: ClassVar[int] = crop_ssd.NUM_DRAWS
+    antialias_above: ClassVar[float] = 2.0
+    decode_smaller: ClassVar[bool] = True
+
+    def cut(self, shape: tf.Tensor, draws: tf.Tensor | None, annotations: dict[str, Parts] | None) -> Cut:
+        """Returns the part of one picture that is in the cut, and where that lies in the output.
+
+        Raises:
+          ValueError: if there are no boxes.
+        """
+        found = next((parts for parts in (annotations or {}).values() if {"class", "ignore"} <= parts.keys()), None)
+        if found is None:
+            raise ValueError(
+                "data.crop='ssd' looks at the boxes of an image, and there are none here: "
+                "type --config.data.crop=inception, or center"
+            )
+        canvas, origin = crop_ssd.zoomed_out(shape, draws[: crop_ssd.ZOOM_DRAWS], self.zoom_out)
+        boxes = tf.reshape(found[""], [-1, 4]) * tf.cast(tf.tile(shape, [2]), tf.float32)
+        counted = (found["ignore"] <= 0) & tf.reduce_all(boxes[:, 2:] > boxes[:, :2], -1)
+        boxes = tf.boolean_mask(boxes, counted) + tf.cast(tf.tile(origin, [2]), tf.float32)
+        window = crop_ssd.overlapping(canvas, boxes, draws[crop_ssd.ZOOM_DRAWS :])
+        return self._placed(window, origin, shape)
+
+    def _placed(self, window: tf.Tensor, origin: tf.Tensor, shape: tf.Tensor) -> Cut:
+        """Returns the picture's part in a window of the canvas, and its place, in whole pixels of the output."""
+        low = tf.maximum(window[:2], origin)
+        high = tf.minimum(window[:2] + window[2:], origin + shape)
+        scale = tf.constant(self.size, tf.float64) / tf.cast(window[2:], tf.float64)
+        first = tf.cast(tf.round(tf.cast(low - window[:2], tf.float64) * scale), tf.int32)
+        last = tf.cast(tf.round(tf.cast(high - window[:2], tf.float64) * scale), tf.int32)
+        first = tf.minimum(first, tf.constant(self.size) - 1)
+        place = tf.concat([first, tf.maximum(last - first, 1)], 0)
+        return Cut(tf.concat([low - origin, high - low], 0), place)
 
 
 def train_cropper(data: ml_collections.ConfigDict, size: tuple[int, int]) -> Cropper:
@@ -116,8 +171,6 @@ def train_cropper(data: ml_collections.ConfigDict, size: tuple[int, int]) -> Cro
         case "center":
             return eval_cropper(data, size)
         case "ssd":
-            from mnet_jax.data.crop_ssd import SSD
-
             mean = data.mean or catalog.statistics(data.name)[0]
             red, green, blue = (min(max(round(value), 0), 255) for value in mean)
             return SSD(size, zoom_out=data.crop_zoom_out, fill=(red, green, blue))
@@ -197,3 +250,19 @@ def center_box(shape: tf.Tensor, image_size: tuple[int, int], eval_crop: float) 
     size = tf.maximum(tf.cast(tf.round(scale * target), tf.int32), 1)
     # an odd pixel goes above and left, as TensorFlow's pipelines do
     return tf.concat([(shape - size + 1) // 2, size], -1)
+
+
+def uniform(key: tf.Tensor, index: tf.Tensor, count: int) -> tf.Tensor:
+    """Returns float32 [n, count] in [0, 1), a function of int64 [n] twice: the upper bits of `order.hash64`.
+
+    Integers, so that a number does not depend on which others are drawn with it.
+    """
+    words = tf.range(count, dtype=tf.int64)
+    state = tf.zeros([1, 1], tf.uint64)
+    for word in (key[:, None], index[:, None], words[None]):
+        z = tf.bitwise.bitwise_xor(state, tf.bitcast(word, tf.uint64)) + tf.constant(order.STEP, tf.uint64)
+        for shift, factor in order.ROUNDS:
+            z = tf.bitwise.bitwise_xor(z, tf.bitwise.right_shift(z, tf.constant(shift, tf.uint64)))
+            z = z * tf.constant(factor, tf.uint64)
+        state = tf.bitwise.bitwise_xor(z, tf.bitwise.right_shift(z, tf.constant(order.LAST_SHIFT, tf.uint64)))
+    return tf.cast(tf.bitwise.right_shift(state, tf.constant(40, tf.uint64)), tf.float32) * 2.0**-24

@@ -6,10 +6,9 @@ that are open at the same time know nothing of each other.
 
 from __future__ import annotations
 
-import abc
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import ml_collections
@@ -20,44 +19,14 @@ from mnet_jax.data import batch, catalog
 from mnet_jax.data.annotations import Annotation, Boxes
 from mnet_jax.data.batch import Field
 from mnet_jax.data.catalog import DatasetInfo
+from mnet_jax.data.source import HELD_OUT, UNSORTED, Source
 
 if TYPE_CHECKING:
     from mnet_jax.data import folder, records
 
-HELD_OUT = ("validation", "val", "valid", "test")  # names of a split for evaluation, the first that is there
 # Without a split of its own for it, the last tenth of the training split is for evaluation.
 _TRAIN_PART, _EVAL_PART = "train[:90%]", "train[90%:]"
 _READ_AT_ONCE = 1024  # examples
-
-
-class Source(abc.ABC):
-    """Where the examples of a data set are, for the annotations of a task."""
-
-    sizes: dict[str, int]  # examples by split
-    class_names: tuple[str, ...]
-    slices: bool = False  # whether parts of a split such as "train[:10%]" are splits too
-
-    @abc.abstractmethod
-    def count(self, split: str) -> int | None:
-        """Returns how many examples a split has, None if there is no such split."""
-
-    @abc.abstractmethod
-    def open_split(self, split: str) -> records.Split:
-        """Returns the examples of a split that there is."""
-
-    def digests(self, split: str) -> list[str] | None:
-        """Returns what `Dataset.digests` does, where it is known without reading the images."""
-        del split
-        return None
-
-    def file_names(self, split: str) -> list[str] | None:
-        """Returns the path of each image of a split; None where they have none."""
-        del split
-        return None
-
-    def complaint(self) -> str | None:
-        """Returns one line about files that cannot be used, if there are any."""
-        return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,13 +151,6 @@ class Dataset:
         """Returns the path of each image of a split, in its order; None where they have none."""
         return self.source.file_names(split)
 
-    def pictures(self, split: str, indices: Sequence[int]) -> Iterator[np.ndarray]:
-        """Yields the evaluation's crops of some examples, uint8 [H, W, 3] each, in the order asked for."""
-        from mnet_jax.data import fixed_views
-
-        for found in fixed_views.view_batches(self, split=split, indices=indices, num_views=1, seed=0, batch_size=1):
-            yield found["image"][0, 0]
-
     # --- Folders ---
 
     @property
@@ -199,9 +161,6 @@ class Dataset:
     def complaint(self) -> str | None:
         """Returns one line about files that cannot be used, if there are any."""
         return self.source.complaint()
-
-
-UNSORTED = "unsorted"  # the one split of images without annotations in a folder
 
 
 def _open_source(data: ml_collections.ConfigDict, annotations: Mapping[str, Annotation]) -> Source:

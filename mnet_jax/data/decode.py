@@ -19,7 +19,7 @@ import ml_collections
 import numpy as np
 
 from mnet_jax import config
-from mnet_jax.data import croppers, formats, jpeg, order
+from mnet_jax.data import croppers, formats, jpeg
 from mnet_jax.data.crop import Crop
 from mnet_jax.data.croppers import Cropper, Cut
 from mnet_jax.data.tensorflow_setup import graph_function, in_parallel, tf
@@ -158,16 +158,20 @@ def _resized(
     return tf.cast(scaled, tf.uint8) if interpolation == "bilinear" else tf.saturate_cast(scaled, tf.uint8)
 
 
-def _put(image: tf.Tensor, place: tf.Tensor, size: tuple[int, int], fill: tuple[int, int, int]) -> tf.Tensor:
-    """Returns an output uint8 [*size, 3] of the colour `fill` with an image, as large as its place, in that place."""
-    begin = tf.maximum(-place[:2], 0)
-    low = tf.maximum(place[:2], 0)
-    extent = tf.minimum(place[:2] + place[2:], size) - low
-    pads = tf.pad(tf.stack([low, size - low - extent], 1), [[0, 1], [0, 0]])
-    seen = tf.slice(image, tf.pad(begin, [[0, 1]]), tf.pad(extent, [[0, 1]], constant_values=3))
-    if any(fill):
-        return tf.pad(seen - tf.constant(fill, tf.uint8), pads) + tf.constant(fill, tf.uint8)  # modulo 256
-    return tf.pad(seen, pads)
+def _put(image: tf.Tensor, place: tf.Tensor, cropper: Cropper) -> tf.Tensor:
+    """Returns the output, uint8 [*size, 3], with an image as large as its place in that place, the rest filled."""
+    fill = tf.constant(cropper.fill, tf.uint8)
+    image = image - fill if any(cropper.fill) else image  # modulo 256
+    if cropper.margin is not None:
+        pads = [[cropper.margin] * 2, [cropper.margin] * 2, [0, 0]]
+        output = tf.slice(tf.pad(image, pads), tf.concat([cropper.margin - place[:2], [0]], 0), [*cropper.size, 3])
+    else:
+        low = tf.maximum(place[:2], 0)
+        extent = tf.minimum(place[:2] + place[2:], cropper.size) - low
+        pads = tf.pad(tf.stack([low, cropper.size - low - extent], 1), [[0, 1], [0, 0]])
+        begin = tf.pad(tf.maximum(-place[:2], 0), [[0, 1]])
+        output = tf.pad(tf.slice(image, begin, tf.pad(extent, [[0, 1]], constant_values=3)), pads)
+    return output + fill if any(cropper.fill) else output
 
 
 # --- Many images: planned together, decoded one by one ---
@@ -212,7 +216,7 @@ class Decoder:
         """
         planned, draws = dict(examples), None
         if self.flip or self.cropper.num_draws:
-            draws = uniform(examples["key"], examples["index"], 1 + self.cropper.num_draws)
+            draws = croppers.uniform(examples["key"], examples["index"], 1 + self.cropper.num_draws)
             planned["draws"] = draws
         if self.cropper.in_bulk:
             found = jpeg.read_headers(examples["contents"])
@@ -237,8 +241,9 @@ class Decoder:
         size, plan = self.cropper.size, example.get("plan")
         if plan is None:
             image, cut, picture_size = self._general(example)
-            image = resize(image, cut.place[2:], self.interpolation, self.cropper.antialias_above)
-            image = _put(image, cut.place, size, self.cropper.fill)
+            place_size = cut.place[2:] if self.cropper.margin is None else size
+            image = resize(image, place_size, self.interpolation, self.cropper.antialias_above)
+            image = _put(image, cut.place, self.cropper)
         else:
 
             def general() -> tuple[tf.Tensor, ...]:
@@ -291,22 +296,6 @@ def _planned_part(example: Example) -> tf.Tensor:
 
 def _planned_box(plan: DecodePlan) -> tf.Tensor:
     return tf.concat([plan.window[:2] + plan.begin[:2], plan.extent[:2]], 0)
-
-
-def uniform(key: tf.Tensor, index: tf.Tensor, count: int) -> tf.Tensor:
-    """Returns float32 [n, count] in [0, 1), a function of int64 [n] twice: the upper bits of `order.hash64`.
-
-    Integers, so that a number does not depend on which others are drawn with it.
-    """
-    words = tf.range(count, dtype=tf.int64)
-    state = tf.zeros([1, 1], tf.uint64)
-    for word in (key[:, None], index[:, None], words[None]):
-        z = tf.bitwise.bitwise_xor(state, tf.bitcast(word, tf.uint64)) + tf.constant(order.STEP, tf.uint64)
-        for shift, factor in order.ROUNDS:
-            z = tf.bitwise.bitwise_xor(z, tf.bitwise.right_shift(z, tf.constant(shift, tf.uint64)))
-            z = z * tf.constant(factor, tf.uint64)
-        state = tf.bitwise.bitwise_xor(z, tf.bitwise.right_shift(z, tf.constant(order.LAST_SHIFT, tf.uint64)))
-    return tf.cast(tf.bitwise.right_shift(state, tf.constant(40, tf.uint64)), tf.float32) * 2.0**-24
 
 
 def images(

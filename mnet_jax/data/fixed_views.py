@@ -13,7 +13,8 @@ import numpy as np
 
 from mnet_jax import config
 from mnet_jax.data import order, pipeline
-from mnet_jax.data.batch import Batch, Field
+from mnet_jax.data.annotations import Field
+from mnet_jax.data.batch import Batch
 from mnet_jax.data.dataset import Dataset
 
 if TYPE_CHECKING:
@@ -56,3 +57,9 @@ def view_batches(
         "index": Field((), np.int64, -1),
     }
     return pipeline.padded(arrays, fields, -(-len(indices) // batch_size), batch_size)
+
+
+def pictures(dataset: Dataset, split: str, indices: Sequence[int]) -> Iterator[np.ndarray]:
+    """Yields the evaluation's crops of some examples, uint8 [H, W, 3] each, in the order asked for."""
+    for found in view_batches(dataset, split=split, indices=indices, num_views=1, seed=0, batch_size=1):
+        yield found["image"][0, 0]

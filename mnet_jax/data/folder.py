@@ -16,8 +16,8 @@ import ml_collections
 
 from mnet_jax.data import formats, manifest, records
 from mnet_jax.data.annotations import Annotation, Label
-from mnet_jax.data.dataset import HELD_OUT, UNSORTED, Source
 from mnet_jax.data.manifest import Entry
+from mnet_jax.data.source import HELD_OUT, UNSORTED, Source
 from mnet_jax.data.tensorflow_setup import tf
 
 EVAL_SHARE = 0.2  # of a folder that is split here
@@ -164,12 +164,7 @@ def scan(root: str, manifest_path: str | None = None, split_from: str | None = N
     splits = {split: [] for split in sorted({image.split for image in images}, key=("train", *HELD_OUT).index)}
     for image in sorted(images, key=lambda image: image.path):
         splits[image.split].append(File(image.path, numbers[image.class_name], image.digest))
-    return Listing(
-        names,
-        {split: tuple(files) for split, files in splits.items()},
-        left_out,
-        newcomers,
-    )
+    return Listing(names, {split: tuple(files) for split, files in splits.items()}, left_out, newcomers)
 
 
 def scan_unsorted(root: str) -> Listing:

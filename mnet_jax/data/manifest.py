@@ -24,7 +24,7 @@ from etils import epath
 from mnet_jax import files
 
 if TYPE_CHECKING:
-    from mnet_jax.data.dataset import Dataset
+    from mnet_jax.data.source import Source
 
 MANIFEST, LEFT_OUT = "photos.csv", "left_out.csv"
 
@@ -86,20 +86,20 @@ def saved(config: ml_collections.ConfigDict, workdir: str) -> ml_collections.Con
     return config
 
 
-def save(dataset: Dataset, workdir: str, log: Callable[[str], None]) -> None:
+def save(source: Source, workdir: str, log: Callable[[str], None]) -> None:
     """Writes both files of a run on a folder, the manifest at its first start only; tells what its owner should know.
 
     Call it from one process.
     """
-    if dataset.listing is None:
+    if getattr(source, "listing", None) is None:
         return
-    root, listing = dataset.source.root, dataset.listing
+    root, listing = source.root, source.listing
     own, left_out = os.path.join(workdir, MANIFEST), os.path.join(workdir, LEFT_OUT)
     if not epath.Path(own).exists():
         write(own, listing.entries(root))
     rows = [(os.path.relpath(file.path, root), file.why) for file in listing.left_out]
     files.write_csv(left_out, ("file", "why"), rows)
-    if complaint := dataset.complaint():
+    if complaint := source.complaint():
         log(f"{complaint}. All are listed in {left_out}")
     if listing.newcomers:
         log(

@@ -20,7 +20,7 @@ def hash64(*words: int | np.ndarray) -> np.ndarray:
     """Returns a hash of integers, or of arrays of them that broadcast, uint64.
 
     SplitMix64's finaliser, chained. Written out here because NumPy's generators may change their streams between
-    versions and an order must not. `decode.uniform` is the same in tensorflow.
+    versions and an order must not. `croppers.uniform` is the same in tensorflow.
     """
     state = np.zeros(1, np.uint64)
     for word in words:

@@ -12,8 +12,8 @@ import tensorflow_datasets as tfds
 from mnet_jax import errors
 from mnet_jax.data import digits, records
 from mnet_jax.data.annotations import Annotation
-from mnet_jax.data.dataset import Source
 from mnet_jax.data.imagenet_names import NAMES
+from mnet_jax.data.source import Source
 from mnet_jax.data.tensorflow_setup import tf
 
 

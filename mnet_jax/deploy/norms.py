@@ -2,14 +2,18 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 from mnet_jax.models import plans
 
-if TYPE_CHECKING:
-    from mnet_jax.deploy.builder import Builder
+
+class Values(Protocol):
+    """What a builder of graphs gives a norm: the network's variables."""
+
+    def value(self, collection: str, scope: tuple[str, ...], leaf: str) -> np.ndarray:
+        """Returns one array as float64."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,7 +30,7 @@ class FoldedNorm:
     nodes: Callable[..., str] | None = None
 
 
-def _batch_norm(builder: "Builder", norm: plans.BatchNorm, scope: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+def _batch_norm(builder: Values, norm: plans.BatchNorm, scope: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
     scale = builder.value("params", scope, "scale") / np.sqrt(builder.value("batch_stats", scope, "var") + norm.epsilon)
     return scale, builder.value("params", scope, "bias") - builder.value("batch_stats", scope, "mean") * scale
 

@@ -25,7 +25,8 @@ class MobileNet(nn.Module):
 
     Variables: {"params": ..., "batch_stats": ...}, all float32, in scopes named after the plan's layers: "stem",
     "block_00" ..., "last_conv", "head". Those of layers that are not used do not exist: a network that uses the maps
-    alone has no "last_conv" and no "head". Drop path draws from the rng stream "dropout".
+    alone has no "last_conv" and no "head" (but, in quantised training, the range of the pooled vector). Drop path draws
+    from the rng stream "dropout".
 
     A subclass has a `__call__`, the scopes of its own layers lie beside the backbone's, and `list_variables` says them
     too:

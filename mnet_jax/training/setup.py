@@ -154,7 +154,7 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Run:
     is_main = devices.process_index == 0
     _reserve(workdir, saved_config, is_main=is_main)
     if is_main:
-        manifest.save(dataset, workdir, notes.append)
+        manifest.save(dataset.source, workdir, notes.append)
         if config.data.name == "folder":  # of a large set the annotations are not read just for advice
             notes += task.advice(lambda field: dataset.values(field, info.train_split), info)
     checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep, metric=best_by)

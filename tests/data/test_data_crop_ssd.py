@@ -14,7 +14,7 @@ from mnet_jax.data.decode import Decoder
 from mnet_jax.data.tensorflow_setup import graph_function, tf
 
 OPTIONS = [0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0]
-NUM_DRAWS = crop_ssd.SSD.num_draws
+NUM_DRAWS = crop_ssd.NUM_DRAWS
 
 
 # --- Independent of the code under test: torchvision's two transforms, one trial at a time ---
@@ -125,7 +125,7 @@ def cuts(cropper, shape, parts, count, seed=0):
 
 
 def test_the_cut_is_inside_the_picture_and_the_output():
-    cropper = crop_ssd.SSD((64, 96), zoom_out=0.5, fill=(1, 2, 3))
+    cropper = croppers.SSD((64, 96), zoom_out=0.5, fill=(1, 2, 3))
     for shape, box in (((300, 400), [0.4, 0.4, 0.6, 0.7]), ((3, 500), [0, 0.2, 1, 0.4]), ((1, 1), [0, 0, 1, 1])):
         part, place = cuts(cropper, shape, parts_of([box]), 200)
         assert (part[:, :2] >= 0).all()
@@ -137,7 +137,7 @@ def test_the_cut_is_inside_the_picture_and_the_output():
 
 
 def test_an_object_is_always_left():
-    cropper = crop_ssd.SSD((64, 64), zoom_out=0.5, fill=(0, 0, 0))
+    cropper = croppers.SSD((64, 64), zoom_out=0.5, fill=(0, 0, 0))
     parts = parts_of([[0.1, 0.1, 0.15, 0.15], [0.8, 0.7, 0.9, 0.95]])
     kind, kept = Boxes(most=2), 0
     for part, place in zip(*cuts(cropper, (200, 300), parts, 200), strict=True):
@@ -152,7 +152,7 @@ def test_an_object_is_always_left():
 
 def test_what_does_not_count():
     """Crowds and boxes without extent, such as padding, lead no crop; without others all of the picture is used."""
-    cropper = crop_ssd.SSD((64, 64), zoom_out=0.0, fill=(0, 0, 0))
+    cropper = croppers.SSD((64, 64), zoom_out=0.0, fill=(0, 0, 0))
     none = parts_of([[0.1, 0.1, 0.4, 0.4], [0, 0, 0, 0]], ignored=[1, 0])
     part, place = cuts(cropper, (90, 80), none, 50)
     assert (part == [0, 0, 90, 80]).all()
@@ -169,7 +169,7 @@ def test_zoom_out_happens_as_often_as_it_should():
         draws = np.random.default_rng(3).random((2000, 4), np.float32)
         zoomed = [crop_ssd.zoomed_out(tf.constant([100, 100]), d, probability)[0][0] > 100 for d in draws[:300]]
         assert abs(np.mean(zoomed) - probability) < 0.08
-    part, place = cuts(crop_ssd.SSD((64, 64), zoom_out=0.0, fill=(0, 0, 0)), (90, 80), parts, 100)
+    part, place = cuts(croppers.SSD((64, 64), zoom_out=0.0, fill=(0, 0, 0)), (90, 80), parts, 100)
     assert (place == [0, 0, 64, 64]).all()  # nothing is left over
     assert len(np.unique(part, axis=0)) > 50
 

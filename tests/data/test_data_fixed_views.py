@@ -49,7 +49,7 @@ def test_views_of_a_folder(photos):
     other = look(data, "train", [0], seed=1)
     np.testing.assert_array_equal(other[0, :2], images[0, :2])
     assert (other[0, 2:] != images[0, 2:]).any()
-    [thumbnail] = dataset.pictures("train", [3])
+    [thumbnail] = fixed_views.pictures(dataset, "train", [3])
     np.testing.assert_array_equal(thumbnail, images[3, 0])
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from sample_sets import config, encode, picture
 
-from mnet_jax.data import croppers, decode, jpeg, order
+from mnet_jax.data import croppers, jpeg, order
 from mnet_jax.data.decode import Decoder
 from mnet_jax.data.tensorflow_setup import tf
 
@@ -62,7 +62,7 @@ def test_what_is_no_whole_header_is_not_known():
 
 def test_draws_are_those_of_the_hash():
     keys, indices = np.array([-5, 7, 2**62, 7]), np.array([0, 1_281_166, 3, 4])
-    found = decode.uniform(tf.constant(keys), tf.constant(indices), 41).numpy()
+    found = croppers.uniform(tf.constant(keys), tf.constant(indices), 41).numpy()
     for row, key, index in zip(found, keys, indices, strict=True):
         wanted = (order.hash64(int(key) % 2**64, int(index), np.arange(41)) >> np.uint64(40)).astype(np.float64)
         np.testing.assert_array_equal(row, (wanted / 2**24).astype(np.float32))
@@ -71,7 +71,7 @@ def test_draws_are_those_of_the_hash():
 
 
 def test_draws_are_uniform_and_do_not_hang_together():
-    found = decode.uniform(tf.fill([20000], tf.constant(3, tf.int64)), tf.range(20000, dtype=tf.int64), 6).numpy()
+    found = croppers.uniform(tf.fill([20000], tf.constant(3, tf.int64)), tf.range(20000, dtype=tf.int64), 6).numpy()
     for column in found.T:
         np.testing.assert_allclose(np.histogram(column, 10, (0, 1))[0], 2000, atol=200)
     correlations = np.corrcoef(np.concatenate([found[1:], found[:-1]], 1).T)

@@ -249,13 +249,15 @@ def plain_tfds(work: pathlib.Path, name: str, args: argparse.Namespace) -> Itera
 def ours(work: pathlib.Path, name: str, args: argparse.Namespace) -> Iterator[object]:
     """This project's training batches on the device, as `training.loop` gets them."""
     from mnet_jax import schema
-    from mnet_jax.data import catalog, pipeline
+    from mnet_jax.data import pipeline
+    from mnet_jax.data.annotations import Label
+    from mnet_jax.data.dataset import Dataset
     from mnet_jax.training.parallel import Devices
 
     data = schema.get_config().data
     data.name, data.data_dir, data.image_size, data.cache_mb = name, str(work), SIZE, 0
-    info = catalog.describe(data)
-    batches = pipeline.train_batches(data, info, batch_size=args.batch_size, seed=0, start_step=0)
+    dataset = Dataset.open(data, {"label": Label()})
+    batches = pipeline.train_batches(dataset, batch_size=args.batch_size, seed=0, start_step=0)
     return Devices(1).feed(batches)
 
 

@@ -11,7 +11,9 @@ import jax
 import numpy as np
 
 from mnet_jax.commands import arguments
-from mnet_jax.data import catalog, pipeline
+from mnet_jax.data import pipeline
+from mnet_jax.data.annotations import Label
+from mnet_jax.data.dataset import Dataset
 from mnet_jax.deploy import tflite
 from mnet_jax.deploy.export import build_graph
 from mnet_jax.deploy.int8 import calibration, quantize, ranges, rewrite
@@ -46,12 +48,12 @@ def main():
     config = trained.config
     if args.data_dir:
         config.data.data_dir = args.data_dir
-    info = catalog.describe(config.data)
+    dataset = Dataset.open(config.data, {"label": Label()})
     images, labels, reference = {}, {}, {}
     model, task = build_model(config, trained.info), build_task(config, trained.info)
     run = jax.jit(lambda pixels: model.apply(trained.variables, task.eval_inputs({"image": pixels})).argmax(-1))
     for split in args.split:
-        batches = list(pipeline.eval_batches(config.data, info, batch_size=50, split=split))
+        batches = list(pipeline.eval_batches(dataset, batch_size=50, split=split))
         real = np.concatenate([batch["mask"] for batch in batches]) > 0
         images[split] = np.concatenate([batch["image"] for batch in batches])[real]
         labels[split] = np.concatenate([batch["label"] for batch in batches])[real]

@@ -13,8 +13,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BAD = [
     (["--config=configs/v3_larg.py"], "no config file 'configs/v3_larg.py': give the path of one, or one of cifar10"),
     (["--config", "nowhere.py"], "no config file 'nowhere.py'"),
-    (["--config.model.nme=v2"], 'Did you mean "name" instead of "nme"?'),
-    (["--config.modl.name=v2"], 'Did you mean "model" instead of "modl"?'),
+    (["--config.model.nme=v2"], "unknown config field 'model.nme'. Did you mean 'model.name'?"),
+    (["--config.modl.name=v2"], "unknown config field 'modl.name'. Did you mean 'model.name'?"),
+    (["--config.train.class_weights=balanced"], "train.class_weights'. It is 'task.class_weights' now."),
     (["--config.train.batch_size=many"], "config.train.batch_size=many: invalid literal"),
     (["--config.data.flip=perhaps"], "Non-boolean argument"),
     (["--wokdir=x"], "unknown option '--wokdir=x'. Did you mean 'workdir'?"),

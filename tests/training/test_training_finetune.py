@@ -17,14 +17,14 @@ from mnet_jax.commands.cli import main
 from mnet_jax.config import load as load_config
 from mnet_jax.models.resolve import resolve
 from mnet_jax.models.tables import SPECS
-from mnet_jax.models.variables import initial_variables
+from mnet_jax.models.variables import initial_variables, list_variables
 from mnet_jax.training import checkpoint, loop, setup
 from mnet_jax.training.initial import flat, transplant
 from mnet_jax.training.reporting.run_files import read_rows
 
 
 def variables(name="v3_small", num_classes=10, seed=0, width=0.25):
-    return initial_variables(resolve(SPECS[name], num_classes=num_classes, width=width), seed)
+    return initial_variables(list_variables(resolve(SPECS[name], num_classes=num_classes, width=width)), seed)
 
 
 def test_classifier_is_fresh_and_the_rest_restored_where_classes_differ():

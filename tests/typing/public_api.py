@@ -22,11 +22,12 @@ def network(images: jax.Array) -> jax.Array:
     module: nn.Module = model
     variables = model.init(jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
     assert_type(model(images, train=True), jax.Array)
-    assert_type(model.features(images), dict[int, jax.Array])
+    assert_type(model.maps(images), dict[int, jax.Array])
     assert_type(model.embed(images), jax.Array)
     assert_type(model.classify(model.embed(images)), jax.Array)
     assert_type(model.plan.name, str)
-    assert_type(model.plan.classifier.features, int)
+    if model.plan.classifier is not None:
+        assert_type(model.plan.classifier.features, int)
     logits = module.apply(variables, images, train=False)  # Flax does not say of which type
     assert isinstance(logits, jax.Array)
     return logits
@@ -34,9 +35,7 @@ def network(images: jax.Array) -> jax.Array:
 
 def trained(run: str) -> dict[str, float]:
     checkpoint = mnet_jax.load_checkpoint(run, ema=True, step="best")
-    published = mnet_jax.load_pretrained(
-        pathlib.Path("weights.h5"), model="v1", width=0.25, like=None, ema=False, step=None, log=print
-    )
+    published = mnet_jax.load_pretrained(pathlib.Path("weights.h5"), model="v1", width=0.25, like=None, log=print)
     either = [checkpoint, published]  # one record, wherever the weights come from
     for one in either:
         assert_type(one.variables, dict[str, Any])
@@ -46,9 +45,9 @@ def trained(run: str) -> dict[str, float]:
         assert_type(one.published, bool)
         assert_type(one.info.num_classes, int)
         assert_type(one.info.mean, tuple[float, float, float])
-        if one.claim is not None:
-            assert_type(one.claim.top1, float)
-            assert_type(one.claim.top5, float | None)
+        if one.accuracy is not None:
+            assert_type(one.accuracy.top1, float)
+            assert_type(one.accuracy.top5, float | None)
     return checkpoint.metrics or {}
 
 
@@ -70,7 +69,9 @@ def exported(run: str, pixels: np.ndarray) -> np.ndarray:
     assert_type(about.to_json(), str)
     program = mnet_jax.load_exported("model.tflite", threads=2)
     about = program.about
-    return program(pixels)
+    scores = program(pixels)  # several results would come by name
+    assert isinstance(scores, np.ndarray)
+    return scores
 
 
 def mistakes() -> None:

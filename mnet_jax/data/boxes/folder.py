@@ -25,7 +25,6 @@ from mnet_jax.data import formats, manifest, records
 from mnet_jax.data.annotations import Annotation, Boxes
 from mnet_jax.data.boxes import coco, voc, yolo
 from mnet_jax.data.boxes.found import Found, Labelled, Object, Tree
-from mnet_jax.data.dataset import HELD_OUT, Source
 from mnet_jax.data.folder import (
     EVAL_SHARE,
     Candidate,
@@ -36,6 +35,7 @@ from mnet_jax.data.folder import (
     folder_path,
     without_copies,
 )
+from mnet_jax.data.source import HELD_OUT, Source
 from mnet_jax.data.tensorflow_setup import tf
 
 READERS = (coco, voc, yolo)

@@ -13,8 +13,8 @@ import os
 import re
 from collections.abc import Callable, Iterable
 
-from mnet_jax.data.dataset import HELD_OUT
 from mnet_jax.data.folder import LeftOut, files_below
+from mnet_jax.data.source import HELD_OUT
 from mnet_jax.data.tensorflow_setup import tf
 
 # By these the files of a folder are taken for images; whether they are is told by their bytes. The last ones cannot be

@@ -11,8 +11,8 @@ import os
 from xml.parsers import expat
 
 from mnet_jax.data.boxes.found import Fault, Found, Labelled, Object, Tree, number, split_of_folder, stem
-from mnet_jax.data.dataset import HELD_OUT
 from mnet_jax.data.folder import LeftOut
+from mnet_jax.data.source import HELD_OUT
 
 _MOST, _DEEPEST = 16 << 20, 32  # bytes; elements inside each other
 _LISTS = "ImageSets/Main/"

@@ -15,6 +15,7 @@ import numpy as np
 import scipy.special
 from etils import epath
 
+from mnet_jax.data import fixed_views
 from mnet_jax.data.catalog import DatasetInfo
 from mnet_jax.data.dataset import Dataset
 from mnet_jax.files import write_csv, write_whole
@@ -111,7 +112,7 @@ def report(
         predictions,
         dataset.info,
         files=dataset.file_names(split),
-        picture=lambda rows: dataset.pictures(split, rows),
+        picture=lambda rows: fixed_views.pictures(dataset, split, rows),
         title=f"{os.path.basename(os.path.abspath(workdir))}, step {step}",
     )
     right = int((predictions.predicted == predictions.labels).sum())
