@@ -91,7 +91,13 @@ class Task(abc.ABC):
     metrics: tuple[Metric, ...]  # the first is the headline; `checkpoint.best_metric` names one
     more_metrics: tuple[Metric, ...] = ()  # others, shown by `mnet evaluate` and in metrics.jsonl, not line by line
     train_metrics: tuple[str, ...] = ()  # sums whose means are shown while training
-    own_scopes: tuple[str, ...]  # layers that start fresh for other classes, and that a frozen backbone trains
+    own_scopes: tuple[str, ...]  # the layers of the head: fresh on another task's weights, and all that learns on a
+    # frozen backbone
+
+    @property
+    def class_scopes(self) -> tuple[str, ...]:
+        """Of its own layers those that start fresh for other classes; all, unless a task says better."""
+        return self.own_scopes
 
     @abc.abstractmethod
     def network(self, plan: ModelPlan, compute: Compute) -> nn.Module:

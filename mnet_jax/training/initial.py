@@ -90,7 +90,7 @@ def first_variables(
     elif not source.has_head:
         skip = [scope for scope in ("head", *task.own_scopes) if scope not in theirs]
     else:
-        skip = [] if source.same_classes(info) else list(task.own_scopes)
+        skip = [] if source.same_classes(info) else list(task.class_scopes)
     if "head" in skip and "head" in ours and config.train.freeze != "none":
         raise ValueError(
             f"{source.path} lacks the layer 'head' before the classifier, which would stay random in a frozen "

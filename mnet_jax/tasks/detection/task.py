@@ -91,6 +91,11 @@ class Detection(Task):
         return self.head_scopes
 
     @property
+    def class_scopes(self) -> tuple[str, ...]:
+        """The layers that name a box; where it lies and how large it is holds for other classes too."""
+        return tuple(scope for scope in self.head_scopes if scope.startswith("classes_"))
+
+    @property
     def coding(self) -> coding.Coding:
         """How boxes are written against anchors."""
         centre, _, size, _ = self.head.code_scales
