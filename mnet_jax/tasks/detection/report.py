@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from etils import epath
 
+from mnet_jax.data import fixed_views
 from mnet_jax.data.catalog import DatasetInfo
 from mnet_jax.data.dataset import Dataset
 from mnet_jax.files import write_csv, write_whole
@@ -76,7 +77,7 @@ def report(
     write_whole(root / "precision_recall.png", picture)
     wrong = np.flatnonzero(~np.isin(judged.verdict, ("right", "ignored")))
     worst = wrong[np.argsort(-found.scores[wrong], kind="stable")][:NUM_MISTAKES]
-    photos = dataset.pictures(split, found.image[worst].tolist()) if len(worst) else ()
+    photos = fixed_views.pictures(dataset, split, found.image[worst].tolist()) if len(worst) else ()
     mistakes = [
         _mistake(i, pixels, sizes[int(found.image[i])], found, truth, judged, info, files)
         for i, pixels in zip(worst, photos, strict=True)

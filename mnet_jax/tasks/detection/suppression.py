@@ -135,9 +135,11 @@ def _top(scores: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
     """Returns the `count` highest scores of [N] and their places int32, of equals the first.
 
     Without the barrier XLA joins a later slice with it and no longer sees a top-k on the CPU: it sorts, at ten times
-    the cost.
+    the cost. Each result has a barrier of its own: of one around both, XLA makes a tuple that its pass over top-k ends
+    the process on (jax 0.10, where it sorts instead: in a program for two CPU devices).
     """
-    return jax.lax.optimization_barrier(jax.lax.top_k(scores, count))
+    found, index = jax.lax.top_k(scores, count)
+    return jax.lax.optimization_barrier(found), jax.lax.optimization_barrier(index)
 
 
 def _greedy(alive: jax.Array, suppresses: jax.Array) -> jax.Array:
