@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from mnet_jax.measuring.clock import Latency, Network
 from mnet_jax.models.count import summarize
 from mnet_jax.models.resolve import resolve
-from mnet_jax.models.tables import SPECS
+from mnet_jax.models.tables import BACKBONES, SPECS
 from mnet_jax.plotting import BLUE, ORANGE, png
 from mnet_jax.pretrained.accuracies import Accuracy, accuracies
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # Every architecture as published, and the narrow ends of the families: measured where nothing else is asked for.
 MEASURED = (
-    *(Network(model=name, image_size=spec.image_size) for name, spec in SPECS.items()),
+    *(Network(model=name, image_size=spec.image_size) for name, spec in SPECS.items() if name not in BACKBONES),
     Network(model="v1", width=0.5, image_size=224),
     Network(model="v1", width=0.25, image_size=224),
     Network(model="v1", width=0.25, image_size=128),

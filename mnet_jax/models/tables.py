@@ -135,6 +135,7 @@ def _v3(name: str, source: str, rows: tuple, last: int, head: int, *, minimalist
     )
 
 
+BACKBONES = ("v3_large_halved", "v3_small_halved")  # of which no classifier is published
 _HALVED = "MobileNetV3, arXiv 1905.02244, section 6.3"
 _V1_TO_V3 = (
     ModelSpec(

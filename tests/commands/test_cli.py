@@ -84,7 +84,7 @@ def test_models_table_has_the_published_counts(mnet):
     code, out, err = mnet("models", "--json")
     assert (code, err) == (0, "")
     rows = {row["name"]: row for row in json.loads(out)}
-    assert len(rows) == 11  # with the two minimalistic nets
+    assert len(rows) == 13  # with the two minimalistic nets and the two halved ones
     for name, (parameters, millions, side) in GOLDEN.items():
         assert rows[name]["params"] == parameters
         assert rows[name]["multiply_adds"] / 1e6 == pytest.approx(millions, abs=0.05)
@@ -96,7 +96,7 @@ def test_models_table_for_people(mnet):
     code, out, _ = mnet("models")
     lines = out.splitlines()
     assert code == 0
-    assert len(lines) == 12
+    assert len(lines) == 14
     assert len({len(line.rstrip()) for line in lines}) <= 5  # ragged in the last column only
     line = next(line for line in lines if line.startswith("v3_large "))
     assert "5,483,032" in line
