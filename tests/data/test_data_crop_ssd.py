@@ -203,7 +203,7 @@ def test_pixels_boxes_and_maps_go_the_same_way(kind):
             scale = np.max(crop.place[2:] / crop.part[2:])
             np.testing.assert_allclose(found[""][0], bounds, atol=1.01 + scale)
             assert np.mean(bright == (shown == 1)) > 0.96
-    assert 6 < left_over < 24
+    assert 3 < left_over < 27  # both kinds occur; how often is the business of the test above
 
 
 def test_batches_are_a_function_of_key_and_index(tmp_path):

@@ -171,7 +171,7 @@ def test_the_catalogue_names_what_it_holds(mnet):
     code, out, _ = mnet("weights", "--json")
     rows = {row["name"]: row for row in json.loads(out)}
     assert code == 0
-    assert len(rows) == 86
+    assert len(rows) == 87
     # parameters as timm, torchvision and Keras publish them
     assert rows["timm/mobilenetv3_large_100.ra_in1k"]["params"] == 5_483_032
     assert rows["torchvision/mobilenet_v2.IMAGENET1K_V2"]["params"] == 3_504_872
