@@ -7,28 +7,12 @@ Published: 22.2 on COCO's test-dev (MobileNetV2's paper, table 6). Nobody has ru
 
 import ml_collections
 
-from mnet_jax import schema
+from mnet_jax.config import load
 from mnet_jax.models.heads.tables import find_detector
 
 
 def get_config() -> ml_collections.ConfigDict:
     """The detector, its focal loss, momentum and cosine."""
-    config = schema.get_config()
+    config = load("ssdlite_v2")
     config.update_from_flattened_dict(find_detector("ssdlite320_v1_tf").settings)
-    config.data.name = "coco/2017"
-    config.data.crop = "ssd"
-    config.data.crop_zoom_out = 0.0
-    config.data.eval_crop = 1.0
-    config.task.focal_alpha = 0.75
-    config.task.box_weight = 0.25  # normalize_loc_loss_by_codesize
-    config.train.batch_size = 512
-    config.train.num_steps = 50_000
-    config.optimizer.name = "sgd"
-    config.optimizer.weight_decay = 4e-5
-    config.schedule.lr_per_256 = 0.04  # 0.08 for 512
-    config.schedule.warmup_steps = 2000
-    config.ema.decay = 0.0
-    config.eval.batch_size = 256
-    config.eval.every_steps = 5000
-    config.eval.report = True
     return config

@@ -6,11 +6,12 @@ Nothing here knows files or devices.
 
 import abc
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mnet_jax.data.catalog import DatasetInfo
@@ -76,6 +77,12 @@ class MeanMeter(Meter):
         count = self._totals.get("count", 0.0)
         means = {name: total / count for name, total in self._totals.items() if name != "count"} if count else {}
         return {**means, "num_images": round(count)}
+
+
+def normalise(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
+    """Returns (images - mean) / std by channel, float32, of pixels uint8 [B, H, W, 3]."""
+    mean, std = (jnp.asarray(values, jnp.float32)[None, None, None] for values in (mean, std))
+    return (images.astype(jnp.float32) - mean) / std
 
 
 class Task(abc.ABC):

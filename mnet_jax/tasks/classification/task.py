@@ -19,7 +19,7 @@ from mnet_jax.models.compute import Compute
 from mnet_jax.models.mobilenet import SCOPE
 from mnet_jax.models.plans import ModelPlan, with_classifier
 from mnet_jax.tasks.classification.network import Classifier
-from mnet_jax.tasks.task import Batch, Measured, Metric, Task
+from mnet_jax.tasks.task import Batch, Measured, Metric, Task, normalise
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,9 +75,11 @@ class Classification(Task):
 
     def advice(self, read: Callable[[str], np.ndarray], info: DatasetInfo) -> list[str]:
         """Returns a line where a class has three times as many photos to learn from as another."""
+        if self.balanced:
+            return []
         counts = np.bincount(read("label"), minlength=self.num_classes)
         most, fewest = int(counts.argmax()), int(np.where(counts, counts, counts.max() + 1).argmin())
-        if self.balanced or counts[most] < 3 * counts[fewest]:
+        if counts[most] < 3 * counts[fewest]:
             return []
         return [
             f"{info.class_names[most]} has {counts[most]:,} photos to learn from, {info.class_names[fewest]} "
@@ -98,13 +100,13 @@ class Classification(Task):
         image_key, mix_key = jax.random.split(key)
         fill = tuple(min(255, max(0, round(value))) for value in self.mean)
         images = augment_images(image_key, batch["image"], positions, self.augment, fill=fill)
-        return mix(mix_key, self._normalise(images), self._targets(batch), self.augment)
+        return mix(mix_key, normalise(images, self.mean, self.std), self._targets(batch), self.augment)
 
     def eval_inputs(self, batch: Batch) -> jax.Array:
         """Returns normalised inputs float32 [B, H, W, 3], or the embeddings."""
         if "embedding" in batch:
             return batch["embedding"]
-        return self._normalise(batch["image"])
+        return normalise(batch["image"], self.mean, self.std)
 
     def loss(self, outputs: jax.Array, targets: jax.Array) -> jax.Array:
         """Returns the cross entropy float32 [B] between logits and soft targets, both [B, num_classes]."""
@@ -137,10 +139,6 @@ class Classification(Task):
                 "count": total(jnp.ones_like(loss)),
             }
         )
-
-    def _normalise(self, images: jax.Array) -> jax.Array:
-        mean, std = (jnp.asarray(values, jnp.float32)[None, None, None] for values in (self.mean, self.std))
-        return (images.astype(jnp.float32) - mean) / std
 
     def _targets(self, batch: Batch) -> jax.Array:
         """Smoothed one-hot rows; a padded example gets zeros (no loss, no gradient), an impossible label NaN."""

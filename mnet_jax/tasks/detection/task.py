@@ -28,7 +28,7 @@ from mnet_jax.tasks.detection.anchors import anchors
 from mnet_jax.tasks.detection.meter import COCO, VOC, DetectionMeter
 from mnet_jax.tasks.detection.network import Detector
 from mnet_jax.tasks.detection.suppression import Suppression
-from mnet_jax.tasks.task import Batch, Measured, Meter, Metric, Task, Tree
+from mnet_jax.tasks.task import Batch, Measured, Meter, Metric, Task, Tree, normalise
 
 # What a library takes for a detection, by how its heads score: torchvision's ssdlite320_mobilenet_v3_large, and the
 # sample configs of TensorFlow's Object Detection API.
@@ -128,7 +128,7 @@ class Detection(Task):
         num_positive = total(jnp.sum(targets["classes"] > 0).astype(jnp.float32))
         num_images = total(jnp.array(len(images), jnp.float32))
         scale = jnp.broadcast_to(num_images / jnp.maximum(num_positive, 1.0), (len(images),))
-        return self._normalise(images), {**targets, "scale": scale}
+        return normalise(images, self.mean, self.std), {**targets, "scale": scale}
 
     def targets(self, batch: Batch) -> dict[str, jax.Array]:
         """Returns what each anchor is to say.
@@ -154,7 +154,7 @@ class Detection(Task):
 
     def eval_inputs(self, batch: Batch) -> jax.Array:
         """Returns normalised inputs float32 [B, H, W, 3]."""
-        return self._normalise(batch["image"])
+        return normalise(batch["image"], self.mean, self.std)
 
     def loss(self, outputs: Tree, targets: Tree) -> jax.Array:
         """Returns the loss float32 [B]: classes and boxes of each image's anchors, times its scale."""
@@ -239,10 +239,6 @@ class Detection(Task):
             of_classes = losses.focal_loss(logits, classes, counted, alpha=self.focal_alpha)
         of_boxes = losses.smooth_l1(outputs["boxes"], targets["codes"])
         return of_classes + self.box_weight * jnp.sum(jnp.where(classes > 0, of_boxes, 0), -1)
-
-    def _normalise(self, images: jax.Array) -> jax.Array:
-        mean, std = (jnp.asarray(values, jnp.float32)[None, None, None] for values in (self.mean, self.std))
-        return (images.astype(jnp.float32) - mean) / std
 
 
 def annotations(config: ml_collections.ConfigDict) -> dict[str, Boxes]:
