@@ -10,8 +10,7 @@ from mnet_jax import tasks
 from mnet_jax.data.annotations import Annotation
 from mnet_jax.data.catalog import DatasetInfo
 from mnet_jax.models.compute import Compute
-from mnet_jax.models.resolve import resolve
-from mnet_jax.models.tables import find_spec
+from mnet_jax.models.resolve import resolve_section
 from mnet_jax.tasks.task import Task
 
 
@@ -69,18 +68,7 @@ def build_model(
       axis_name: that of the devices, used where `model.norm_sync` is on.
     """
     section = config.model
-    plan = resolve(
-        find_spec(section.name),
-        width=section.width,
-        width_rule=section.width_rule,
-        dropout=section.dropout,
-        drop_path=section.drop_path,
-        padding=section.padding,
-        stem_stride=section.stem_stride,
-        norm_decay=section.norm_decay,
-        norm_epsilon=section.norm_epsilon,
-        quantize_range_decay=config.quantize.range_decay if config.quantize.train else None,
-    )
+    plan = resolve_section(section, quantize_range_decay=config.quantize.range_decay if config.quantize.train else None)
     compute = Compute(section.dtype, axis_name if section.norm_sync else None, section.norm_frozen)
     return (task or build_task(config, info)).network(plan, compute)
 

@@ -1,6 +1,7 @@
 """From a paper's table to one concrete network. Pure Python, no jax."""
 
 import dataclasses
+from typing import Any
 
 from mnet_jax.errors import Range, check_choice, check_number
 from mnet_jax.models.blocks import BlockPlan, Place
@@ -14,6 +15,7 @@ from mnet_jax.models.plans import (
     with_classifier,
 )
 from mnet_jax.models.specs import ModelSpec
+from mnet_jax.models.tables import find_spec
 from mnet_jax.models.widths import Widths
 
 BELOW_ONE = Range(0.0, 1.0, open_high=True)
@@ -144,3 +146,19 @@ def _final_strides(spec: ModelSpec, stem_stride: int) -> list[int]:
     for index in strided[: {4: 0, 2: 1, 1: 2}[stem_stride]]:
         strides[index] = 1
     return strides
+
+
+def resolve_section(section: Any, *, quantize_range_decay: float | None = None) -> ModelPlan:
+    """Returns the backbone that a config's section `model` describes; as `resolve`, by the names of its fields."""
+    return resolve(
+        find_spec(section.name),
+        width=section.width,
+        width_rule=section.width_rule,
+        dropout=section.dropout,
+        drop_path=section.drop_path,
+        padding=section.padding,
+        stem_stride=section.stem_stride,
+        norm_decay=section.norm_decay,
+        norm_epsilon=section.norm_epsilon,
+        quantize_range_decay=quantize_range_decay,
+    )

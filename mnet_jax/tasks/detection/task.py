@@ -18,11 +18,10 @@ from mnet_jax.data.annotations import Boxes
 from mnet_jax.data.catalog import DatasetInfo
 from mnet_jax.data.crop import Crop
 from mnet_jax.models.compute import Compute
-from mnet_jax.models.heads.boxes import HeadPlan, HeadSpec, resolve_head
+from mnet_jax.models.heads.boxes import HeadSpec, resolve_head
 from mnet_jax.models.heads.tables import find_head
 from mnet_jax.models.plans import ModelPlan
-from mnet_jax.models.resolve import resolve
-from mnet_jax.models.tables import find_spec
+from mnet_jax.models.resolve import resolve_section
 from mnet_jax.tasks.detection import coding, losses, matching
 from mnet_jax.tasks.detection.anchors import anchors
 from mnet_jax.tasks.detection.meter import COCO, VOC, DetectionMeter
@@ -260,7 +259,7 @@ def build(config: ml_collections.ConfigDict, info: DatasetInfo) -> Detection:
         )
     spec = find_head(section.head)
     size = image_size(data)
-    head = _head_plan(config, spec, info.num_classes)
+    head = resolve_head(spec, resolve_section(config.model), info.num_classes)
     given = {
         "score_threshold": section.score_threshold,
         "iou_threshold": section.nms_iou,
@@ -285,19 +284,6 @@ def build(config: ml_collections.ConfigDict, info: DatasetInfo) -> Detection:
             **{name: value for name, value in given.items() if value is not None},
         ),
     )
-
-
-def _head_plan(config: ml_collections.ConfigDict, spec: HeadSpec, num_classes: int) -> HeadPlan:
-    """Returns the head on the backbone of a config."""
-    model = config.model
-    plan = resolve(
-        find_spec(model.name),
-        width=model.width,
-        width_rule=model.width_rule,
-        padding=model.padding,
-        stem_stride=model.stem_stride,
-    )
-    return resolve_head(spec, plan, num_classes)
 
 
 def _real(batch: Batch) -> jax.Array:
