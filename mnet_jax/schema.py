@@ -61,6 +61,7 @@ def get_config() -> ml_collections.ConfigDict:
     task.label_smoothing = 0.1  # classification: this share of each target is spread over all classes
     task.class_weights = "none"  # classification: "none", or "balanced": each class counts the same
     task.head = "ssdlite_torchvision"  # detection: how boxes are found; one of models/heads/tables.py
+    task.min_scale = placeholder(float)  # detection: of the smallest anchors, share of a side; None = as published: 0.2
     task.max_objects = 100  # detection: of an image; of more the largest stay
     task.min_negatives = 0  # detection, softmax heads: anchors of an image without objects that are learned from
     task.focal_alpha = 0.25  # detection, sigmoid heads: weight of what is to be found, 1 - alpha of all else
@@ -186,6 +187,7 @@ RANGES = {
     "data.shuffle_buffer": _COUNT,
     "data.cache_mb": Range(0),
     "task.label_smoothing": _BELOW_ONE,
+    "task.min_scale": Range(0.01, 0.5),
     "task.max_objects": Range(1, 10_000),
     "task.min_negatives": Range(0),
     "task.focal_alpha": _SHARE,

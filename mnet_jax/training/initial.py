@@ -7,6 +7,8 @@ In this order, and nowhere else:
   4. fresh weights from the seed.
 """
 
+import itertools
+import re
 from collections.abc import Callable, Sequence
 
 import flax.linen as nn
@@ -136,9 +138,13 @@ def transplant(fresh: Tree, source: Tree, *, skip: Sequence[str], log: Callable[
     log(f"Restored from {origin}: {len(restored)} arrays, {size:,} values, in {_ranges(groups)}")
     if unseen:
         log(f"To be observed: {len(unseen)} ranges of activations, for int8")
-    for name in sorted(skipped):
-        why = f"{theirs[name].shape} there, because the classes differ" if name in theirs else "absent there"
-        log(f"Started fresh: {name} {ours[name].shape} ({why})")
+    for name in sorted(skipped & theirs.keys()):
+        log(f"Started fresh: {name} {ours[name].shape} ({theirs[name].shape} there, because the classes differ)")
+    absent = skipped - theirs.keys()
+    if absent:
+        size = sum(ours[name].size for name in absent)
+        groups = sorted({name.split("/")[1] for name in absent})
+        log(f"Started fresh, absent there: {len(absent)} arrays, {size:,} values, in {_ranges(groups)}")
 
     def value(path: tuple, leaf: np.ndarray) -> np.ndarray:
         name = _name(path)
@@ -158,9 +164,9 @@ def _name(path: tuple) -> str:
 
 
 def _ranges(names: list[str]) -> str:
-    """Returns 'block_00 ... block_14, last_conv, stem': numbered names as one range."""
-    blocks = [name for name in names if name.startswith("block")]
-    others = [name for name in names if name not in blocks]
-    if len(blocks) > 2:
-        blocks = [f"{blocks[0]} ... {blocks[-1]}"]
-    return ", ".join(blocks + others)
+    """Returns 'block_00 ... block_14, last_conv, stem' of sorted names: more than two that are numbered as a range."""
+    parts = []
+    for _, group in itertools.groupby(names, key=lambda name: re.split(r"\d", name, maxsplit=1)[0]):
+        alike = list(group)
+        parts += alike if len(alike) < 3 else [f"{alike[0]} ... {alike[-1]}"]
+    return ", ".join(parts)

@@ -232,3 +232,33 @@ def test_what_cannot_be_is_refused_in_one_line(fields, line):
 
 def test_colours_are_followed():
     task.build(a_config(**{"augment.brightness": 0.2, "augment.randaugment_layers": 2}), INFO)
+
+
+@pytest.mark.parametrize("head", ["ssdlite_torchvision", "ssdlite_tf"])
+def test_advice_names_anchors_that_fit_small_objects(head):
+    """Against a plain count: of each object the best overlap with an anchor of the same centre."""
+    rng = np.random.default_rng(0)
+    sides = np.concatenate([rng.uniform(0.05, 0.065, (20, 2)), rng.uniform(0.19, 0.23, (80, 2))])
+    classes = np.repeat([1, 0], [20, 80])
+    corners = np.concatenate([0.4 - sides / 2, 0.4 + sides / 2], -1)
+
+    def lost(built):
+        anchors = (built.anchors[:, 2:] - built.anchors[:, :2]).astype(np.float64) / 320
+        best = []
+        for height, width in sides:
+            shared = np.minimum(height, anchors[:, 0]) * np.minimum(width, anchors[:, 1])
+            best.append((shared / (height * width + anchors.prod(-1) - shared)).max())
+        return (np.array(best) < 0.5).sum()
+
+    settings = {"task.head": head}
+    annotations = {"boxes": corners.reshape(-1).astype(np.float32), "boxes_class": classes}
+    first = task.build(a_config(**settings), INFO)
+    assert lost(first) >= 20
+    missing, line = first.advice(annotations.__getitem__, INFO)
+    assert missing == "No object to learn from: cat"
+    assert "(bee: 100 %)" in line
+    said = float(line.split("min_scale=")[1].split()[0])
+    second = task.build(a_config(**settings, **{"task.min_scale": said}), INFO)
+    assert len(second.anchors) == len(first.anchors)
+    assert lost(second) == round(len(sides) * float(line.split()[-2]) / 100) < lost(first) / 2
+    assert second.advice(annotations.__getitem__, INFO) == [missing]

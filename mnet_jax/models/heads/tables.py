@@ -13,14 +13,19 @@ from mnet_jax.models.tables import find_spec
 
 # --- Anchors of SSD: six maps, scales .2 to .95 in even steps, and 1 above the last ---
 
-_SCALES = (*(0.2 + 0.75 * k / 5 for k in range(6)), 1.0)
+MIN_SCALE, _MAX_SCALE = 0.2, 0.95  # both libraries' own
 
 
-def _torchvision_anchors() -> tuple[tuple[Shape, ...], ...]:
+def _scales(low: float) -> tuple[float, ...]:
+    return (*(low + (_MAX_SCALE - low) * k / 5 for k in range(6)), 1.0)
+
+
+def _torchvision_anchors(low: float = MIN_SCALE) -> tuple[tuple[Shape, ...], ...]:
     """Returns those of torchvision's DefaultBoxGenerator: the square, the next larger square, then 2, 1/2, 3, 1/3.
 
-    Six on each map; neither side is longer than the image's.
+    Six on each map, from the scale `low` on; neither side is longer than the image's.
     """
+    scales = _scales(low)
 
     def shape(scale: float, ratio: float) -> Shape:
         return min(scale / math.sqrt(ratio), 1.0), min(scale * math.sqrt(ratio), 1.0)
@@ -31,27 +36,29 @@ def _torchvision_anchors() -> tuple[tuple[Shape, ...], ...]:
             shape(math.sqrt(scale * above), 1),
             *(shape(scale, ratio) for aspect in (2, 3) for ratio in (aspect, 1 / aspect)),
         )
-        for scale, above in zip(_SCALES, _SCALES[1:], strict=False)
+        for scale, above in zip(scales, scales[1:], strict=False)
     )
 
 
-def _tf_anchors() -> tuple[tuple[Shape, ...], ...]:
+def _tf_anchors(low: float = MIN_SCALE) -> tuple[tuple[Shape, ...], ...]:
     """Returns those of create_ssd_anchors in TensorFlow's multiple_grid_anchor_generator.py.
 
-    Three on the first map (reduce_boxes_in_lowest_layer: a square of .1, and .2 at ratios 2 and 1/2); on the others
-    ratios 1, 2, .5, 3 and .3333 (the configs', not 1/3), then the square between this scale and the next.
+    Three on the first map (reduce_boxes_in_lowest_layer: a square of half the scale `low`, which is .1 there, and `low`
+    at ratios 2 and 1/2); on the others ratios 1, 2, .5, 3 and .3333 (the configs', not 1/3), then the square between
+    this scale and the next.
     """
+    scales = _scales(low)
 
     def shape(scale: float, ratio: float) -> Shape:
         return scale / math.sqrt(ratio), scale * math.sqrt(ratio)
 
-    first = (shape(0.1, 1), shape(0.2, 2), shape(0.2, 0.5))
+    first = (shape(low / 2, 1), shape(low, 2), shape(low, 0.5))
     return first, *(
         (
             *(shape(scale, ratio) for ratio in (1, 2, 0.5, 3, 0.3333)),
             shape(math.sqrt(scale * above), 1),
         )
-        for scale, above in zip(_SCALES[1:], _SCALES[2:], strict=False)
+        for scale, above in zip(scales[1:], scales[2:], strict=False)
     )
 
 
@@ -101,6 +108,8 @@ HEADS: dict[str, HeadSpec] = {
         ),
     )
 }
+
+_SCALED = {"ssdlite_torchvision": _torchvision_anchors, "ssdlite_tf": _tf_anchors, "ssd_tf": _tf_anchors}
 
 
 # --- Detectors ---
@@ -177,14 +186,27 @@ DETECTORS: dict[str, DetectorSpec] = {
 }
 
 
-def find_head(name: str) -> HeadSpec:
+def find_head(name: str, *, min_scale: float | None = None) -> HeadSpec:
     """Returns the head of that name.
 
+    Args:
+      name: of `HEADS`.
+      min_scale: the scale of the first map's anchors, a share of the image's side; None: as published.
+
     Raises:
-      ValueError: if there is none; lists them and names the nearest.
+      ValueError: if there is none; lists them and names the nearest. Or if its anchors have no such scale.
     """
     check_choice("head", name, tuple(HEADS))
-    return HEADS[name]
+    if min_scale is None:
+        return HEADS[name]
+    if name not in _SCALED:
+        raise ValueError(f"task.min_scale goes with task.head {', '.join(_SCALED)}, not with {name}; leave it None")
+    return dataclasses.replace(HEADS[name], anchors=_SCALED[name](min_scale))
+
+
+def rescalable(spec: HeadSpec) -> bool:
+    """Returns whether `find_head` gives this head with anchors of another smallest scale."""
+    return spec.name in _SCALED
 
 
 def find_detector(name: str) -> DetectorSpec:

@@ -1,8 +1,10 @@
-"""Anchors: the boxes from which a head's codes count, for images of one size. NumPy only."""
+"""Anchors: the boxes from which a head's codes count, for images of one size, and objects that fit none. NumPy only."""
 
 import numpy as np
 
-from mnet_jax.models.heads.boxes import HeadPlan, ImageSize, check_size
+from mnet_jax.models.heads.boxes import HeadPlan, HeadSpec, ImageSize, check_size
+
+OVERLAP = 0.5  # from which an anchor belongs to an object: SSD (arXiv 1512.02325), torchvision and TensorFlow
 
 
 def anchors(head: HeadPlan, image_size: ImageSize) -> np.ndarray:
@@ -18,7 +20,7 @@ def anchors(head: HeadPlan, image_size: ImageSize) -> np.ndarray:
       ValueError: unless the image has at least 128 pixels a side.
     """
     height, width = check_size(image_size)
-    units = (height, width) if head.anchor_unit == "sides" else (min(height, width),) * 2
+    units = _units(head, height, width)
     found, sides = [], np.array([height, width], np.float32)
     for (rows, columns), shapes in zip(head.map_sizes((height, width)), head.anchors, strict=True):
         y, x = ((np.arange(count, dtype=np.float32) + np.float32(0.5)) / np.float32(count) for count in (rows, columns))
@@ -26,3 +28,25 @@ def anchors(head: HeadPlan, image_size: ImageSize) -> np.ndarray:
         halves = (np.asarray(shapes) * units / (height, width)).astype(np.float32) * np.float32(0.5)
         found.append(np.concatenate([(centres - halves) * sides, (centres + halves) * sides], -1).reshape(-1, 4))
     return np.concatenate(found)
+
+
+def shapes(spec: HeadSpec, image_size: ImageSize) -> np.ndarray:
+    """Returns height and width of the anchors that a position of a head's maps has, float64 [S, 2] in pixels."""
+    height, width = check_size(image_size)
+    return np.array([shape for of_map in spec.anchors for shape in of_map]) * _units(spec, height, width)
+
+
+def fits_some(sides: np.ndarray, shapes: np.ndarray) -> np.ndarray:
+    """Returns bool [N]: which objects an anchor would overlap by half if it lay right over them.
+
+    Args:
+      sides: float [N, 2], the objects' heights and widths in pixels of the input.
+      shapes: float [S, 2], those of the anchors.
+    """
+    shared = np.minimum(sides[:, None], shapes).prod(-1)
+    return np.any(shared >= OVERLAP * (sides.prod(-1)[:, None] + shapes.prod(-1) - shared), -1)
+
+
+def _units(head: HeadPlan | HeadSpec, height: int, width: int) -> tuple[int, int]:
+    """What a share of the image is a share of, for heights and for widths."""
+    return (height, width) if head.anchor_unit == "sides" else (min(height, width),) * 2

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from mnet_jax.tasks.detection import coding
+from mnet_jax.tasks.detection.anchors import OVERLAP
 
-OVERLAP = 0.5  # from which an anchor belongs to an object: SSD (arXiv 1512.02325), torchvision and TensorFlow
 INSIDE = 0.5  # share of an anchor inside an object to be ignored from which nothing is learned of it
 
 

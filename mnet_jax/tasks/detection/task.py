@@ -19,11 +19,11 @@ from mnet_jax.data.catalog import DatasetInfo
 from mnet_jax.data.crop import Crop
 from mnet_jax.models.compute import Compute
 from mnet_jax.models.heads.boxes import HeadSpec, resolve_head
-from mnet_jax.models.heads.tables import find_head
+from mnet_jax.models.heads.tables import find_head, rescalable
 from mnet_jax.models.plans import ModelPlan
 from mnet_jax.models.resolve import resolve_section
 from mnet_jax.tasks.detection import coding, losses, matching
-from mnet_jax.tasks.detection.anchors import anchors
+from mnet_jax.tasks.detection.anchors import anchors, fits_some, shapes
 from mnet_jax.tasks.detection.meter import COCO, VOC, DetectionMeter
 from mnet_jax.tasks.detection.network import Detector
 from mnet_jax.tasks.detection.suppression import Suppression
@@ -36,6 +36,8 @@ SUPPRESSIONS = {
     "sigmoid": Suppression(score_threshold=1e-8, iou_threshold=0.6, candidates=None, max_detections=100),
 }
 CODINGS = {"softmax": coding.TORCHVISION, "sigmoid": coding.TENSORFLOW}
+MANY_LOST = 0.05  # share of objects that fit no anchor from which other anchors are advised
+MIN_SCALES = (0.05, 0.07, 0.1, 0.15)  # that are tried for this advice
 RIGHT_OVERLAP = 0.5  # of a predicted box with its object, to count in the metric "found"
 _RECOLOURS = frozenset({Effect.RECOLOURS})
 _OPERATIONS = randaugment.operations_with(_RECOLOURS)
@@ -105,13 +107,33 @@ class Detection(Task):
         return Detector.for_plan(plan, compute, resolve_head(self.head, plan, self.num_classes))
 
     def advice(self, read: Callable[[str], np.ndarray], info: DatasetInfo) -> list[str]:
-        """Returns a line where classes have no object to learn from."""
-        counts = np.bincount(read("boxes_class"), minlength=self.num_classes)
+        """Returns a line where classes have no object to learn from, and one where objects fit none of the anchors."""
+        classes = read("boxes_class")
+        counts = np.bincount(classes, minlength=self.num_classes)
         missing = [name for name, count in zip(info.class_names, counts, strict=True) if not count]
-        if not missing:
-            return []
-        shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-        return [f"No object to learn from: {shown}"]
+        lines = []
+        if missing:
+            shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+            lines.append(f"No object to learn from: {shown}")
+        boxes = read("boxes").reshape(-1, 4)  # shares of the picture's sides, which is squeezed to the input
+        sides = (boxes[:, 2:] - boxes[:, :2]) * self.image_size
+
+        def lost(spec: HeadSpec) -> np.ndarray:
+            return ~fits_some(sides, shapes(spec, self.image_size))
+
+        now = lost(self.head)
+        if rescalable(self.head) and len(now) and now.mean() > MANY_LOST:
+            left = {scale: lost(find_head(self.head.name, min_scale=scale)).sum() for scale in MIN_SCALES}
+            scale = min(left, key=left.get)
+            if left[scale] < now.sum() / 2:
+                shares = {info.class_names[number]: now[classes == number].mean() for number in np.unique(classes)}
+                worst = max(shares, key=shares.get)
+                lines.append(
+                    f"{100 * now.mean():.0f} % of the objects ({worst}: {100 * shares[worst]:.0f} %) are overlapped by "
+                    f"no anchor by half, whatever their place; --config.task.min_scale={scale} leaves "
+                    f"{100 * left[scale] / len(now):.0f} %"
+                )
+        return lines
 
     def train_inputs(
         self, key: jax.Array, batch: Batch, positions: jax.Array, total: Callable[[jax.Array], jax.Array]
@@ -257,9 +279,10 @@ def build(config: ml_collections.ConfigDict, info: DatasetInfo) -> Detection:
             f"data.eval_crop={data.eval_crop!r}: boxes outside of the crop would not be found; "
             "set --config.data.eval_crop=1.0"
         )
-    spec = find_head(section.head)
+    spec = find_head(section.head, min_scale=section.min_scale)
     size = image_size(data)
-    head = resolve_head(spec, resolve_section(config.model), info.num_classes)
+    plan = resolve_section(config.model)
+    head = resolve_head(spec, plan, info.num_classes)
     given = {
         "score_threshold": section.score_threshold,
         "iou_threshold": section.nms_iou,
