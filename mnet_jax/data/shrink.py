@@ -6,6 +6,9 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
+import numpy as np
+from PIL import Image
+
 from mnet_jax.data import croppers, decode, formats, jpeg
 from mnet_jax.data.tensorflow_setup import tf
 from mnet_jax.runtime import num_cores
@@ -40,29 +43,31 @@ def shrinker(settings: Settings) -> Callable[[bytes], bytes]:
     if short is None:
         return _unchanged
 
-    def smaller(contents: tf.Tensor) -> tf.Tensor:
+    kernel = Image.Resampling.BILINEAR if settings.interpolation == "bilinear" else Image.Resampling.BICUBIC
+
+    def decoded(contents: tf.Tensor) -> tf.Tensor:
+        """Returns the upright picture, perhaps reduced; [0, 0, 3] of one that stays as it is."""
+        height, width, upright = _form(contents)
         # While it is decoded a JPEG is shrunk to at least twice the wanted size: the filter does the rest.
-        image = decode.decode(contents, croppers.whole, reduce_to=(2 * short, 2 * short))
-        shape = tf.cast(tf.shape(image)[:2], tf.float64)
-        scale = tf.minimum(short / tf.reduce_min(shape), 1.0)  # what is small, but not upright, keeps its size
-        size = tf.maximum(tf.cast(tf.round(shape * scale), tf.int32), 1)
-        scaled = tf.image.resize(image, size, settings.interpolation, antialias=True) + 0.5
-        return tf.io.encode_jpeg(
-            tf.saturate_cast(scaled, tf.uint8), quality=settings.quality, optimize_size=True, chroma_downsampling=True
+        return tf.cond(
+            upright & (tf.minimum(height, width) <= short),
+            lambda: tf.zeros([0, 0, 3], tf.uint8),
+            lambda: decode.decode(contents, croppers.whole, reduce_to=(2 * short, 2 * short)),
         )
 
-    def shrunk(contents: tf.Tensor) -> tf.Tensor:
-        height, width, upright = _form(contents)
-        return tf.cond(upright & (tf.minimum(height, width) <= short), lambda: contents, lambda: smaller(contents))
-
-    function = tf.function(shrunk, input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
+    function = tf.function(decoded, input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
 
     def shrink(contents: bytes) -> bytes:
         try:
-            small = function(tf.constant(contents)).numpy()
-            if small is contents or small == contents:
-                _check_whole(contents)
-            return small
+            image = function(tf.constant(contents)).numpy()
+            if not image.size:
+                return _unchanged(contents)
+            height, width = image.shape[:2]
+            scale = min(short / min(height, width), 1.0)  # what is small, but not upright, keeps its size
+            size = (max(round(width * scale), 1), max(round(height * scale), 1))
+            # Pillow's filter is tensorflow's with antialiasing, in integers: less than half its time.
+            scaled = np.asarray(Image.fromarray(image).resize(size, kernel))
+            return tf.io.encode_jpeg(scaled, quality=settings.quality, chroma_downsampling=True).numpy()
         except tf.errors.OpError as error:
             raise ValueError(formats.fault(contents) or error.message.splitlines()[0]) from error
 
