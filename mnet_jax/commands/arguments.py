@@ -19,7 +19,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     which.add_argument(
         "--weights",
         metavar="SOURCE",
-        help="published weights: a name of `mnet weights`, or a .h5/.safetensors/.pth file",
+        help="published weights: a name of `mnet weights`, or a file of weights (docs/weights.md)",
     )
     parser.add_argument(
         "--like", metavar="NAME", help="for a weights file that does not say how its images are prepared: whose it is"
@@ -51,7 +51,7 @@ def load_model(args: argparse.Namespace, *, classifier: bool = True) -> "Trained
 
         if args.step is not None:
             raise ValueError(f"--step {args.step} goes with --checkpoint: published weights have no steps")
-        trained = load_pretrained(args.weights, like=args.like)
+        trained = load_pretrained(args.weights, like=args.like, ema=args.ema)
     elif args.like is not None:
         raise ValueError("--like goes with --weights: a checkpoint knows how its images are prepared")
     else:

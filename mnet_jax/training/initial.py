@@ -41,7 +41,7 @@ def find_source(config: ml_collections.ConfigDict, workdir: str) -> Trained | No
     if config.init.weights is not None:
         from mnet_jax.pretrained.load import load_pretrained
 
-        return load_pretrained(config.init.weights)
+        return load_pretrained(config.init.weights, ema=config.init.ema)
     return None
 
 

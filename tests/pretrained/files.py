@@ -77,6 +77,10 @@ def save_keras(path, arrays, *, named=True):
 # --- PyTorch's pickles, written by stand-ins for its classes ---
 
 
+def _stored(array):
+    return array if any(array.strides) else array[(slice(0, 1),) * array.ndim]
+
+
 class _Rebuild:
     def __init__(self, key, array):
         self.key, self.array = key, array
@@ -84,7 +88,7 @@ class _Rebuild:
     def __reduce__(self):
         strides = tuple(stride // self.array.itemsize for stride in self.array.strides)
         return _named("torch._utils", "_rebuild_tensor_v2"), (
-            _Storage(self.key, self.array),
+            _Storage(self.key, _stored(self.array)),
             0,
             self.array.shape,
             strides,
@@ -130,14 +134,18 @@ def _pickled(thing, *, stream=False):
     return buffer.getvalue()
 
 
-def save_torch(path, arrays, *, stream=False, extra=None):
-    """A state dict, as a ZIP archive or (stream) as PyTorch wrote it before 1.6; `extra` goes in beside the tensors."""
+def save_torch(path, arrays, *, stream=False, extra=None, wrap=None):
+    """A state dict, as a ZIP archive or (stream) as PyTorch wrote it before 1.6.
+
+    `extra` goes in beside the tensors; `wrap` makes of the state dict what is saved. An array with strides of 0 has one
+    value in its storage.
+    """
     try:
         state = collections.OrderedDict(
             (name, _Rebuild(str(i), array)) for i, (name, array) in enumerate(arrays.items())
         )
         state.update(extra or {})
-        body = _pickled(state, stream=stream)
+        body = _pickled(wrap(state) if wrap else state, stream=stream)
     finally:
         for module in [name for name, module in sys.modules.items() if getattr(module, "stand_in", False)]:
             del sys.modules[module]
@@ -153,7 +161,7 @@ def save_torch(path, arrays, *, stream=False, extra=None):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("model/data.pkl", body)
         for number, array in enumerate(arrays.values()):
-            archive.writestr(f"model/data/{number}", array.tobytes())
+            archive.writestr(f"model/data/{number}", _stored(array).tobytes())
     return path
 
 

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import h5py
 import numpy as np
 
+from mnet_jax.pretrained.readers.keras_config import KerasConfig, read_config
+
 # What Keras 3 numbers inside a layer, in the order in which the layer makes it.
 _NUMBERED = {
     "conv2d": ("kernel", "bias"),
@@ -18,6 +20,8 @@ _NUMBERED = {
     "batch_normalization": ("gamma", "beta", "moving_mean", "moving_variance"),
 }
 _STATE = ("optimizer", "seed_generator", "metrics", "_trainer")  # of training, not of the network
+# Weights hardly compress; a file that declares more than this many times its size (and 64 MiB) is no file of weights.
+_MOST, _LEAST = 8, 64 * 2**20
 _INPUT = re.compile(r'"batch(?:_input)?_shape": \[null, (\d+), (\d+), 3\]')
 
 
@@ -28,38 +32,59 @@ class KerasFile:
     arrays: dict[str, np.ndarray]
     numbered: bool  # layers are called by kind and number, as "conv2d_3": the file does not hold their names
     image_size: int | None  # what the model was built for, if it says so
+    config: KerasConfig  # what it says about its pixels and its outputs
 
 
 def read(path: pathlib.Path) -> KerasFile:
     """Reads a file of any of the layouts.
 
     Raises:
-      ValueError: if it is none of them, or breaks off.
+      ValueError: if it is none of them, breaks off, declares far more values than it has bytes, or prepares its pixels
+        in a way that cannot be taken over.
     """
+    room = max(_MOST * path.stat().st_size, _LEAST)
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                config = archive.read("config.json").decode()
-                with h5py.File(io.BytesIO(archive.read("model.weights.h5")), "r") as file:
-                    return _read(file, config)
+                parts = [archive.getinfo(name) for name in ("config.json", "model.weights.h5")]
+                _check_room(path, sum(part.file_size for part in parts), room)
+                config, weights = (archive.read(part) for part in parts)
+                with h5py.File(io.BytesIO(weights), "r") as file:
+                    return _read(file, path, room, config.decode())
         with h5py.File(path, "r") as file:
-            return _read(file, _text(file.attrs.get("model_config", "")))
-    except (OSError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
+            return _read(file, path, room, _text(file.attrs.get("model_config", "")))
+    except (OSError, KeyError, RuntimeError, TypeError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path} is not a whole Keras file (.h5, .weights.h5 or .keras): {reason}") from error
 
 
-def _read(file: h5py.File, config: str) -> KerasFile:
+def _check_room(path: pathlib.Path, needed: int, room: int) -> None:
+    if needed > room:
+        raise ValueError(f"{path} declares {needed / 2**20:,.0f} MiB in a file of {path.stat().st_size / 2**20:,.1f}")
+
+
+def _read(file: h5py.File, path: pathlib.Path, room: int, config: str) -> KerasFile:
+    sizes: list[int] = []
+    file.visititems(lambda _, item: sizes.append(item.nbytes) if isinstance(item, h5py.Dataset) else None)
+    _check_room(path, sum(sizes), room)
     found = _INPUT.search(config)
     size = int(found[1]) if found and found[1] == found[2] else None
     weights = file.get("model_weights", file)
+    numbered = False
     if "layer_names" in weights.attrs or "layer_names0" in weights.attrs:
-        return KerasFile(arrays=dict(_by_name(weights)), numbered=False, image_size=size)
-    groups = list(_variable_groups(file))
-    if not groups:
-        raise ValueError(f"{file.filename} holds no layers of Keras")
-    numbered = not any("name" in group.attrs for group in groups)
-    return KerasFile(arrays=dict(_by_number(groups)), numbered=numbered, image_size=size)
+        arrays = dict(_by_name(weights))
+    else:
+        groups = list(_variable_groups(file))
+        if not groups:
+            raise ValueError(f"{path} holds no layers of Keras")
+        numbered = not any("name" in group.attrs for group in groups)
+        arrays = dict(_by_number(groups))
+    try:
+        said = read_config(config, arrays)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be taken over: {error}") from error
+    arrays = {name: array for name, array in arrays.items() if name.partition("/")[0] not in said.normalisations}
+    return KerasFile(arrays=arrays, numbered=numbered, image_size=size, config=said)
 
 
 def _by_name(weights: h5py.Group) -> Iterator[tuple[str, np.ndarray]]:
