@@ -70,6 +70,8 @@ def get_config() -> ml_collections.ConfigDict:
     task.nms_iou = placeholder(float)  # detection: overlap above which they do; None = as published: .55 or .6
     task.score_threshold = placeholder(float)  # detection: scores above it count; None = as published: .001 or 1e-8
     task.max_detections = placeholder(int)  # detection: of an image; None = as published: 300 or 100
+    task.output_stride = placeholder(int)  # segmentation: of the last map, 8, 16 or 32 by dilation; None = the head's
+    task.auxiliary_weight = 0.0  # segmentation, deeplab heads: weight of an auxiliary head's loss; 0 = without one
 
     config.augment = augment = ml_collections.ConfigDict()
     augment.brightness = 0.0  # strength: factors are drawn from 1 - s .. 1 + s
@@ -163,6 +165,7 @@ CHOICES = {
     "data.interpolation": ("bilinear", "bicubic"),
     "task.class_weights": ("none", "balanced"),
     "task.nms": ("class", "all"),
+    "task.output_stride": (8, 16, 32),
     "train.freeze": ("none", "backbone"),
     "optimizer.name": ("rmsprop", "sgd", "adamw"),
     "schedule.name": ("cosine", "exponential", "constant"),
@@ -192,6 +195,7 @@ RANGES = {
     "task.min_negatives": Range(0),
     "task.focal_alpha": _SHARE,
     "task.box_weight": Range(0.0),
+    "task.auxiliary_weight": Range(0.0),
     "task.nms_iou": Range(0.0, 1.0, open_low=True),
     "task.score_threshold": _BELOW_ONE,
     "task.max_detections": Range(1, 10_000),

@@ -71,6 +71,7 @@ def gelu(x: jax.Array) -> jax.Array:
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": jax.nn.relu,
     "relu6": relu6,
+    "sigmoid": jax.nn.sigmoid,
     "hard_sigmoid": hard_sigmoid,
     "hard_swish": hard_swish,
     "gelu": gelu,
@@ -135,13 +136,13 @@ class Conv(nn.Module):
         kernel = kernel.astype(dtype)
         x, product = x.astype(dtype), None
         if plan.depthwise:
-            x = depthwise_conv(x, kernel, plan.stride, self._padding(x))
+            x = depthwise_conv(x, kernel, plan.stride, self._padding(x), plan.dilation)
         elif plan.kernel == 1 and plan.norm:
             product = kernel
         elif plan.kernel == 1:
             x = pointwise_conv(x, kernel)
         else:
-            x = dense_conv(x, kernel, plan.stride, self._padding(x))
+            x = dense_conv(x, kernel, plan.stride, self._padding(x), plan.dilation)
         if plan.norm:
             x = self.shared.norm_module("norm")(x, train=train, kernel=product)
         elif plan.bias:
@@ -156,8 +157,8 @@ class Conv(nn.Module):
     def _activate_rounded(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Returns the activation as int8 networks have it: a hard swish is a rounded product of two rounded factors."""
         quantization, activation = self.shared.quantization, self.plan.activation
-        if activation == "hard_sigmoid":
-            return round_between(hard_sigmoid(x), 0.0, 1.0)
+        if activation in ("hard_sigmoid", "sigmoid"):
+            return round_between(ACTIVATIONS[activation](x), 0.0, 1.0)
         if activation == "hard_swish":
             x = round_observed(self, "linear_range", x, quantization, train=train)
             x = x * round_between(hard_sigmoid(x), 0.0, 1.0)
@@ -167,7 +168,7 @@ class Conv(nn.Module):
 
     def _padding(self, x: jax.Array) -> tuple[tuple[int, int], tuple[int, int]]:
         height, width = (
-            plans.explicit_padding(self.shared.padding, size, self.plan.kernel, self.plan.stride)
+            plans.explicit_padding(self.shared.padding, size, self.plan.kernel, self.plan.stride, self.plan.dilation)
             for size in x.shape[1:3]
         )
         return height, width

@@ -114,6 +114,7 @@ class ConvPlan(LayerPlan):
     _: dataclasses.KW_ONLY
     kernel: int = 1
     stride: int = 1
+    dilation: int = 1  # rows, and columns, from one tap of the kernel to the next; above 1 with stride 1 only
     depthwise: bool = False
     norm: bool = True
     bias: bool = False
@@ -171,7 +172,7 @@ class ConvPlan(LayerPlan):
 
     def ranges(self, scope: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
         """Returns those of what enters a hard swish and of what leaves the layer; a gate's is known, 0 to 1."""
-        if self.activation == "hard_sigmoid":
+        if self.activation in ("hard_sigmoid", "sigmoid"):
             return []
         names = ("linear_range", "output_range") if self.activation == "hard_swish" else ("output_range",)
         return [(*scope, self.name, name) for name in names]
@@ -329,12 +330,13 @@ def output_size(size: int, stride: int) -> int:
     return -(-size // stride)
 
 
-def explicit_padding(padding: str, size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Returns the zeros (before, after) along one side of `size` pixels.
+def explicit_padding(padding: str, size: int, kernel: int, stride: int, dilation: int = 1) -> tuple[int, int]:
+    """Returns the zeros (before, after) along one side of `size` pixels, for a kernel with taps `dilation` apart.
 
     "same" is TensorFlow's: as few as the output needs, the odd one after, hence (0, 1) for kernel 3, stride 2, even
     size. "symmetric" is PyTorch's: kernel // 2 on both sides.
     """
+    kernel = (kernel - 1) * dilation + 1
     if padding == "symmetric":
         return kernel // 2, kernel // 2
     total = max((output_size(size, stride) - 1) * stride + kernel - size, 0)

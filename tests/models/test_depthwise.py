@@ -13,7 +13,7 @@ from mnet_jax.models.ops import depthwise_gpu
 from mnet_jax.models.ops.depthwise import FORMS, depthwise_conv
 from mnet_jax.models.ops.windows import output_size
 
-# images, height, width, channels, kernel height, kernel width, stride, padding
+# images, height, width, channels, kernel height, kernel width, stride, padding, and dilation where it is not 1
 CASES = {
     "same": (2, 8, 8, 8, 3, 3, 1, ((1, 1), (1, 1))),
     "same, stride 2, even": (2, 8, 8, 16, 3, 3, 2, ((0, 1), (0, 1))),
@@ -29,22 +29,27 @@ CASES = {
     "channels that 8 does not divide": (2, 6, 6, 5, 3, 3, 1, ((1, 1), (1, 1))),
     "rows and images in uneven chains": (13, 19, 3, 4, 3, 3, 1, ((1, 1), (1, 1))),
     "images in chains, with a rest": (35, 2, 2, 8, 3, 3, 1, ((1, 1), (1, 1))),
+    "dilation 2": (2, 8, 9, 8, 5, 5, 1, ((4, 4), (4, 4)), 2),
+    "dilation 4, rows in uneven chains": (1, 17, 6, 16, 3, 3, 1, ((4, 4), (4, 4)), 4),
+    "dilation 6, larger than the image": (2, 4, 3, 8, 3, 3, 1, ((6, 6), (6, 6)), 6),
+    "dilation 3, uneven padding": (2, 9, 8, 5, 2, 4, 1, ((2, 1), (-1, 6)), 3),
 }
 TOLERANCE = {"float32": 2e-6, "bfloat16": 2e-2}
 
 
-def reference(x, kernel, dy, stride, padding):
+def reference(x, kernel, dy, stride, padding, dilation=1):
     """(y, dx, dkernel) in float64, tap by tap."""
     x, kernel, dy = (np.asarray(a, np.float64) for a in (x, kernel, dy))
     height, width = kernel.shape[:2]
-    out_h, out_w = output_size(x.shape[1:3], (height, width), stride, padding)
+    out_h, out_w = output_size(x.shape[1:3], (height, width), stride, padding, dilation)
     room = 16  # more zeros than any padding of these tests
     padded = np.pad(x, ((0, 0), (room, room), (room, room), (0, 0)))
     y, dpadded, dkernel = np.zeros(dy.shape), np.zeros(padded.shape), np.zeros(kernel.shape)
     for i in range(height):
         for j in range(width):
-            rows = slice(room - padding[0][0] + i, room - padding[0][0] + i + (out_h - 1) * stride + 1, stride)
-            columns = slice(room - padding[1][0] + j, room - padding[1][0] + j + (out_w - 1) * stride + 1, stride)
+            top, left = room - padding[0][0] + i * dilation, room - padding[1][0] + j * dilation
+            rows = slice(top, top + (out_h - 1) * stride + 1, stride)
+            columns = slice(left, left + (out_w - 1) * stride + 1, stride)
             y += padded[:, rows, columns] * kernel[i, j, 0]
             dpadded[:, rows, columns] += dy * kernel[i, j, 0]
             dkernel[i, j, 0] = (padded[:, rows, columns] * dy).sum((0, 1, 2))
@@ -53,19 +58,19 @@ def reference(x, kernel, dy, stride, padding):
 
 def arrays(case, dtype="float32"):
     """x, kernel, dy of a case, rounded to dtype."""
-    images, h, w, channels, kh, kw, stride, padding = case
+    images, h, w, channels, kh, kw, *how = case
     rng = np.random.default_rng(0)
     shapes = (
         (images, h, w, channels),
         (kh, kw, 1, channels),
-        (images, *output_size((h, w), (kh, kw), stride, padding), channels),
+        (images, *output_size((h, w), (kh, kw), *how), channels),
     )
     return tuple(jnp.asarray(rng.standard_normal(shape), dtype) for shape in shapes)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 4, 5))
-def value_and_gradients(convolve, x, kernel, dy, stride, padding):
-    y, pull = jax.vjp(lambda x, kernel: convolve(x, kernel, stride, padding), x, kernel)
+@functools.partial(jax.jit, static_argnums=(0, 4, 5, 6))
+def value_and_gradients(convolve, x, kernel, dy, stride, padding, dilation=1):
+    y, pull = jax.vjp(lambda x, kernel: convolve(x, kernel, stride, padding, dilation), x, kernel)
     return y, *pull(dy)
 
 
@@ -81,36 +86,36 @@ def check(got, expected, dtype="float32"):
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_value_and_gradients(case, dtype):
     x, kernel, dy = arrays(case, dtype)
-    stride, padding = case[6:]
-    got = value_and_gradients(depthwise_conv, x, kernel, dy, stride, padding)
-    check(got, reference(x, kernel, dy, stride, padding), dtype)
+    got = value_and_gradients(depthwise_conv, x, kernel, dy, *case[6:])
+    check(got, reference(x, kernel, dy, *case[6:]), dtype)
 
 
 @pytest.mark.parametrize("backend", FORMS)
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_every_backend_computes_the_same(case, backend):
     x, kernel, dy = arrays(case)
-    stride, padding = case[6:]
+    stride, padding, *dilation = case[6:]
     forms = FORMS[backend]
 
     @jax.jit
     def all_three(x, kernel, dy):
         return (
-            forms["convolve"](x, kernel, stride, padding),
-            forms["input_gradient"](dy, kernel, stride, padding, x.shape[1:3]),
-            forms["kernel_gradient"](x, dy, stride, padding, kernel.shape[:2]),
+            forms["convolve"](x, kernel, stride, padding, *dilation),
+            forms["input_gradient"](dy, kernel, stride, padding, x.shape[1:3], *dilation),
+            forms["kernel_gradient"](x, dy, stride, padding, kernel.shape[:2], *dilation),
         )
 
-    check(all_three(x, kernel, dy), reference(x, kernel, dy, stride, padding))
+    check(all_three(x, kernel, dy), reference(x, kernel, dy, *case[6:]))
 
 
 @st.composite
 def cases(draw):
     size, pad = st.integers(1, 12), st.integers(0, 4)
     kh, kw = draw(st.integers(1, 7)), draw(st.integers(1, 7))
+    stride, dilation = draw(st.sampled_from([(1, 1), (2, 1), (1, 2), (1, 3)]))
     padding = ((draw(pad), draw(pad)), (draw(pad), draw(pad)))
-    h = max(draw(size), kh - sum(padding[0]))
-    w = max(draw(size), kw - sum(padding[1]))
+    h = max(draw(size), (kh - 1) * dilation + 1 - sum(padding[0]))
+    w = max(draw(size), (kw - 1) * dilation + 1 - sum(padding[1]))
     return (
         draw(st.integers(1, 18)),
         h,
@@ -118,8 +123,9 @@ def cases(draw):
         draw(st.sampled_from([1, 3, 8, 24])),
         kh,
         kw,
-        draw(st.sampled_from([1, 2])),
+        stride,
         padding,
+        dilation,
     )
 
 
@@ -127,9 +133,8 @@ def cases(draw):
 @given(cases(), st.sampled_from(["float32", "bfloat16"]))
 def test_value_and_gradients_of_any_shape(case, dtype):
     x, kernel, dy = arrays(case, dtype)
-    stride, padding = case[6:]
-    got = value_and_gradients(depthwise_conv, x, kernel, dy, stride, padding)
-    check(got, reference(x, kernel, dy, stride, padding), dtype)
+    got = value_and_gradients(depthwise_conv, x, kernel, dy, *case[6:])
+    check(got, reference(x, kernel, dy, *case[6:]), dtype)
 
 
 SMALL = (2, 6, 5, 8, 3, 3, 2, ((0, 1), (1, 1)))
@@ -148,12 +153,12 @@ def test_vmap_over_images_and_kernels():
             check([a[n] for a in batched], one)
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-def test_second_derivatives_are_those_of_lax(stride):
-    x, kernel, _ = arrays((1, 5, 4, 2, 3, 3, stride, ((1, 1), (1, 1))))
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2)])
+def test_second_derivatives_are_those_of_lax(stride, dilation):
+    x, kernel, _ = arrays((1, 5, 4, 2, 3, 3, stride, ((1, 1), (1, 1)), dilation))
 
     def energy(convolve, x, kernel):
-        return (convolve(x, kernel, stride, ((1, 1), (1, 1))) ** 3).sum()
+        return (convolve(x, kernel, stride, ((1, 1), (1, 1)), dilation) ** 3).sum()
 
     def curvature(convolve, x, kernel):
         """A scalar of all first derivatives: its gradient takes every second one."""
@@ -273,3 +278,9 @@ def test_refused_in_one_line(x, kernel, stride, dtype, message):
     with pytest.raises(ValueError, match=message) as error:
         depthwise_conv(jnp.ones(x, "float32"), jnp.ones(kernel, dtype), stride, ((1, 1), (1, 1)))
     assert "\n" not in str(error.value)
+
+
+def test_a_strided_kernel_is_not_dilated():
+    x, kernel, _ = arrays(SMALL)
+    with pytest.raises(ValueError, match="dilation from 1, with stride 1"):
+        depthwise_conv(x, kernel, 2, SMALL[7], 2)

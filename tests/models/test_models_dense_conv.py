@@ -11,8 +11,15 @@ from jax import lax
 from mnet_jax.models.ops.conv import dense_conv
 
 
-def plain(x, kernel, stride, padding):
-    return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+def plain(x, kernel, stride, padding, dilation=1):
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        padding,
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
 
 
 def arrays(shape, window, features, dtype="float32"):
@@ -23,22 +30,24 @@ def arrays(shape, window, features, dtype="float32"):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
-    ("shape", "window", "features", "stride", "padding"),
+    ("shape", "window", "features", "stride", "padding", "dilation"),
     [
-        ((2, 9, 6, 3), (3, 3), 32, 2, ((1, 1), (0, 1))),
-        ((2, 8, 8, 3), (3, 3), 16, 2, ((0, 1), (0, 1))),
-        ((1, 5, 7, 8), (5, 3), 32, 1, ((2, 2), (1, 1))),
-        ((2, 8, 9, 8), (3, 5), 5, 2, ((1, 0), (2, 3))),
-        ((2, 7, 4, 1), (5, 7), 40, 1, ((0, 4), (3, 3))),
-        ((1, 6, 5, 12), (1, 2), 4, 2, ((0, 0), (-1, 2))),
+        ((2, 9, 6, 3), (3, 3), 32, 2, ((1, 1), (0, 1)), 1),
+        ((2, 8, 8, 3), (3, 3), 16, 2, ((0, 1), (0, 1)), 1),
+        ((1, 5, 7, 8), (5, 3), 32, 1, ((2, 2), (1, 1)), 1),
+        ((2, 8, 9, 8), (3, 5), 5, 2, ((1, 0), (2, 3)), 1),
+        ((2, 7, 4, 1), (5, 7), 40, 1, ((0, 4), (3, 3)), 1),
+        ((2, 9, 7, 8), (3, 3), 16, 1, ((6, 6), (6, 6)), 6),
+        ((1, 8, 9, 3), (3, 2), 24, 1, ((2, 1), (0, 3)), 2),
+        ((1, 6, 5, 12), (1, 2), 4, 2, ((0, 0), (-1, 2)), 1),
     ],
 )
-def test_gradients(shape, window, features, stride, padding, dtype):
+def test_gradients(shape, window, features, stride, padding, dilation, dtype):
     x, kernel = arrays(shape, window, features, dtype)
 
     def gradients(convolve, dtype):
         def energy(x, kernel):
-            return (convolve(x, kernel, stride, padding).astype(jnp.float32) ** 2).sum()
+            return (convolve(x, kernel, stride, padding, dilation).astype(jnp.float32) ** 2).sum()
 
         return jax.jit(jax.value_and_grad(energy, (0, 1)))(x.astype(dtype), kernel.astype(dtype))
 
@@ -51,12 +60,13 @@ def test_gradients(shape, window, features, stride, padding, dtype):
         np.testing.assert_allclose(np.asarray(a, np.float32), b, atol=tolerance * float(jnp.abs(b).max()))
 
 
-def test_second_derivatives():
+@pytest.mark.parametrize(("stride", "dilation"), [(2, 1), (1, 2)])
+def test_second_derivatives(stride, dilation):
     x, kernel = arrays((1, 5, 4, 2), (3, 3), 32)
 
     def curvature(convolve, x, kernel):
         def energy(x, kernel):
-            return (convolve(x, kernel, 2, ((1, 1), (1, 1))) ** 3).sum()
+            return (convolve(x, kernel, stride, ((2, 1), (1, 1)), dilation) ** 3).sum()
 
         return sum((jnp.sin(g / 100) ** 2).sum() for g in jax.grad(energy, (0, 1))(x, kernel))
 

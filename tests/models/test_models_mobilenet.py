@@ -153,13 +153,14 @@ def shortened(model: MobileNet) -> MobileNet:
     return model.clone(plan=dataclasses.replace(model.plan, blocks=tuple(blocks)))
 
 
-def plain_conv(x, kernel, stride, padding):
+def plain_conv(x, kernel, stride, padding, dilation=1):
     """XLA's own, depthwise or dense, which compiles faster and can be read off a jaxpr."""
     return lax.conv_general_dilated(
         x,
         kernel,
         (stride, stride),
         padding,
+        rhs_dilation=(dilation, dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=x.shape[-1] // kernel.shape[2],
     )

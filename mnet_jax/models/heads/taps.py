@@ -57,6 +57,20 @@ def find_tap(plan: ModelPlan, kind: str, level: int) -> Tap:
     return Tap(path=name, features=plan.blocks[index].features, strides=_strides(plan, index + 1))
 
 
+def find_first(plan: ModelPlan, stride: int) -> Tap:
+    """Returns the map of the first block that stands at a stride: of the one that strides to it.
+
+    Raises:
+      ValueError: if no block does.
+    """
+    reduction = plan.stem.stride
+    for index, block in enumerate(plan.blocks):
+        reduction *= block.stride
+        if reduction == stride:
+            return Tap(path=block.name, features=block.features, strides=_strides(plan, index + 1))
+    raise ValueError(f"{plan.name} with stem_stride {plan.stem_stride} has no map of stride {stride}")
+
+
 def _expansion(block: BlockPlan) -> ConvPlan | None:
     """Returns the 1x1 layer that widens the map before the block's stride; None: it has none."""
     for layer in block.layers:

@@ -4,6 +4,7 @@ Shapes: x [N, H, W, I], kernel [kh, kw, I, O], y and dy [N, OH, OW, O].
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 from jax import lax
@@ -13,34 +14,51 @@ from mnet_jax.models.ops.pointwise import gradients
 from mnet_jax.models.ops.windows import Padding
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def dense_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
-    """Returns the convolution (cross-correlation) with explicit zero padding; reverse-mode derivatives of any order."""
-    cpu, other = (functools.partial(form, stride=stride, padding=padding) for form in (conv_cpu.convolve, _convolve))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def dense_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding, dilation: int = 1) -> jax.Array:
+    """Returns the convolution (cross-correlation) with explicit zero padding; reverse-mode derivatives of any order.
+
+    The taps of a dilated kernel are `dilation` rows and columns apart; its stride is 1.
+    """
+    if dilation > 1 and stride > 1:
+        raise ValueError(f"dense_conv got stride {stride} and dilation {dilation}; allowed: dilation with stride 1")
+    cpu, other = _options((conv_cpu.convolve, _convolve), stride, padding, dilation)
     return lax.platform_dependent(x, kernel, cpu=cpu, default=other)
 
 
 def _forward(
-    x: jax.Array, kernel: jax.Array, stride: int, padding: Padding
+    x: jax.Array, kernel: jax.Array, stride: int, padding: Padding, dilation: int
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return dense_conv(x, kernel, stride, padding), (x, kernel)
+    return dense_conv(x, kernel, stride, padding, dilation), (x, kernel)
 
 
 def _backward(
-    stride: int, padding: Padding, saved: tuple[jax.Array, jax.Array], dy: jax.Array
+    stride: int, padding: Padding, dilation: int, saved: tuple[jax.Array, jax.Array], dy: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    cpu, other = (functools.partial(form, stride=stride, padding=padding) for form in (conv_cpu.gradients, _gradients))
+    cpu, other = _options((conv_cpu.gradients, _gradients), stride, padding, dilation)
     return lax.platform_dependent(*saved, dy, cpu=cpu, default=other)
 
 
 dense_conv.defvjp(_forward, _backward)
 
 
-def _convolve(x: jax.Array, kernel: jax.Array, *, stride: int, padding: Padding) -> jax.Array:
-    return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+def _options(forms: tuple[Callable, Callable], stride: int, padding: Padding, dilation: int) -> list[Callable]:
+    return [functools.partial(form, stride=stride, padding=padding, dilation=dilation) for form in forms]
+
+
+def _convolve(x: jax.Array, kernel: jax.Array, *, stride: int, padding: Padding, dilation: int) -> jax.Array:
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        padding,
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
 
 
 def _gradients(
-    x: jax.Array, kernel: jax.Array, dy: jax.Array, *, stride: int, padding: Padding
+    x: jax.Array, kernel: jax.Array, dy: jax.Array, *, stride: int, padding: Padding, dilation: int
 ) -> tuple[jax.Array, jax.Array]:
-    return gradients(functools.partial(_convolve, stride=stride, padding=padding), x, kernel, dy)
+    convolve = functools.partial(_convolve, stride=stride, padding=padding, dilation=dilation)
+    return gradients(convolve, x, kernel, dy)

@@ -17,28 +17,28 @@ from mnet_jax.models.ops.windows import Padding, from_phases, output_size, padde
 LOOP_TAPS = 36
 
 
-def convolve(x: jax.Array, kernel: jax.Array, *, stride: int, padding: Padding) -> jax.Array:
+def convolve(x: jax.Array, kernel: jax.Array, *, stride: int, padding: Padding, dilation: int = 1) -> jax.Array:
     """Returns the convolution; of few channels, as an image's three, in one loop, which norm and activation join."""
     in_loop = math.prod(kernel.shape[:3]) <= LOOP_TAPS
-    return (_convolve_in_loop if in_loop else _convolve_spread)(x, kernel, stride, padding)
+    return (_convolve_in_loop if in_loop else _convolve_spread)(x, kernel, stride, padding, dilation)
 
 
 def gradients(
-    x: jax.Array, kernel: jax.Array, dy: jax.Array, *, stride: int, padding: Padding
+    x: jax.Array, kernel: jax.Array, dy: jax.Array, *, stride: int, padding: Padding, dilation: int = 1
 ) -> tuple[jax.Array, jax.Array]:
     """Returns the gradients of x and of the kernel."""
-    (dkernel,) = jax.linear_transpose(lambda kernel: _convolve_spread(x, kernel, stride, padding), kernel)(dy)
-    return _input_gradient(dy, kernel, stride, padding, x.shape[1:3]), dkernel
+    (dkernel,) = jax.linear_transpose(lambda kernel: _convolve_spread(x, kernel, stride, padding, dilation), kernel)(dy)
+    return _input_gradient(dy, kernel, stride, padding, x.shape[1:3], dilation), dkernel
 
 
-def _convolve_in_loop(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
+def _convolve_in_loop(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding, dilation: int) -> jax.Array:
     """Makes kh kw I multiply-adds in one loop, each of one input channel with the vector of all output features."""
     kh, kw, channels, _ = kernel.shape
-    out = output_size(x.shape[1:3], (kh, kw), stride, padding)
+    out = output_size(x.shape[1:3], (kh, kw), stride, padding, dilation)
     dtype, x = x.dtype, padded(x, padding)
     kernel = kernel.astype(x.dtype)
     taps = [
-        shifted(x, i, j, stride, out)[..., c : c + 1] * kernel[None, None, i, j, c : c + 1]
+        shifted(x, i * dilation, j * dilation, stride, out)[..., c : c + 1] * kernel[None, None, i, j, c : c + 1]
         for i in range(kh)
         for j in range(kw)
         for c in range(channels)
@@ -46,7 +46,7 @@ def _convolve_in_loop(x: jax.Array, kernel: jax.Array, stride: int, padding: Pad
     return sum(taps[1:], start=taps[0]).astype(dtype)
 
 
-def _convolve_spread(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
+def _convolve_spread(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding, dilation: int) -> jax.Array:
     """XLA's convolution, the rows of x and of the kernel apart by one row of zeros; these always meet."""
     (low, high), columns = padding
     return lax.conv_general_dilated(
@@ -55,13 +55,13 @@ def _convolve_spread(x: jax.Array, kernel: jax.Array, stride: int, padding: Padd
         (2 * stride, stride),
         ((2 * low, 2 * high), columns),
         lhs_dilation=(2, 1),
-        rhs_dilation=(2, 1),
+        rhs_dilation=(2 * dilation, dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
 
 
 def _input_gradient(
-    dy: jax.Array, kernel: jax.Array, stride: int, padding: Padding, image: tuple[int, int]
+    dy: jax.Array, kernel: jax.Array, stride: int, padding: Padding, image: tuple[int, int], dilation: int
 ) -> jax.Array:
     """Makes a convolution at stride 1 for each phase of the stride, as in depthwise_cpu.py.
 
@@ -74,6 +74,8 @@ def _input_gradient(
         (kh, kw), (images, rows, columns) = taps.shape[:2], dy.shape[:3]
         if not kh * kw:  # a kernel smaller than the stride
             return jnp.zeros((images, *size, kernel.shape[3]), dy.dtype)
-        return _convolve_spread(dy, taps, 1, ((kh - 1, size[0] - rows), (kw - 1, size[1] - columns)))
+        reach_h, reach_w = (kh - 1) * dilation, (kw - 1) * dilation
+        around = ((reach_h, size[0] - rows), (reach_w, size[1] - columns))
+        return _convolve_spread(dy, taps, 1, around, dilation)
 
     return from_phases(phase, stride, padding, image)

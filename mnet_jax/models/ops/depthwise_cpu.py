@@ -16,25 +16,30 @@ CHAIN = 8
 TAPS = 10
 
 
-def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
-    """Makes kh * kw shifted multiply-adds in one fused loop."""
+def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding, dilation: int = 1) -> jax.Array:
+    """Makes kh * kw shifted multiply-adds in one fused loop; dilation is a longer shift."""
     kh, kw = kernel.shape[:2]
-    out = output_size(x.shape[1:3], (kh, kw), stride, padding)
+    out = output_size(x.shape[1:3], (kh, kw), stride, padding, dilation)
     dtype, x = x.dtype, padded(x, padding)
     kernel = kernel.astype(x.dtype)
-    taps = [shifted(x, i, j, stride, out) * kernel[None, None, i, j] for i in range(kh) for j in range(kw)]
+    taps = [
+        shifted(x, i * dilation, j * dilation, stride, out) * kernel[None, None, i, j]
+        for i in range(kh)
+        for j in range(kw)
+    ]
     return sum(taps[1:], start=taps[0]).astype(dtype)
 
 
 def input_gradient(
-    dy: jax.Array, kernel: jax.Array, stride: int, padding: Padding, image: tuple[int, int]
+    dy: jax.Array, kernel: jax.Array, stride: int, padding: Padding, image: tuple[int, int], dilation: int = 1
 ) -> jax.Array:
     """Makes one small convolution a phase (polyphase form), so that no multiply-add meets a zero of a dilated dy.
 
     Row stride * a + p of the padded image receives dy[a - m] * kernel[p + stride * m] for every m; columns likewise.
+    With a dilation the stride is 1: row a receives dy[a - dilation * m] * kernel[m].
     """
     kh, kw = kernel.shape[:2]
-    (reach_h, _), (reach_w, _) = around = _around(dy.shape[1:3], (kh, kw), stride, padding, image)
+    (reach_h, _), (reach_w, _) = around = _around(dy.shape[1:3], (kh, kw), stride, padding, image, dilation)
     dtype, dy = dy.dtype, padded(dy, around)
     kernel = kernel.astype(dy.dtype)
 
@@ -42,18 +47,20 @@ def input_gradient(
         total = jnp.zeros((dy.shape[0], *size, dy.shape[3]), dy.dtype)
         for i in range(p, kh, stride):
             for j in range(q, kw, stride):
-                seen = shifted(dy, reach_h - i // stride, reach_w - j // stride, 1, size)
+                seen = shifted(dy, reach_h - i // stride * dilation, reach_w - j // stride * dilation, 1, size)
                 total += seen * kernel[None, None, i, j]
         return total.astype(dtype)
 
     return from_phases(phase, stride, padding, image)
 
 
-def kernel_gradient(x: jax.Array, dy: jax.Array, stride: int, padding: Padding, window: tuple[int, int]) -> jax.Array:
+def kernel_gradient(
+    x: jax.Array, dy: jax.Array, stride: int, padding: Padding, window: tuple[int, int], dilation: int = 1
+) -> jax.Array:
     """Products of x and dy summed over a few rows (or images) in registers, then small sums over what is left."""
     dtype, out = x.dtype, dy.shape[1:3]
     # dy as the input gradient pads it: the same operation, so that XLA computes and stores dy once for both.
-    around = _around(out, window, stride, padding, x.shape[1:3])
+    around = _around(out, window, stride, padding, x.shape[1:3], dilation)
     dy = shifted(padded(dy, around), around[0][0], around[1][0], 1, out)
     x = padded(x, padding)
     images, rows = (largest_divisor(size, CHAIN) for size in dy.shape[:2])
@@ -61,16 +68,16 @@ def kernel_gradient(x: jax.Array, dy: jax.Array, stride: int, padding: Padding, 
     size = dy.shape[axis]
     chain = chain if chain >= 4 else min(size, CHAIN)
     whole = size - size % chain
-    total = _summed_products(x, lax.slice_in_dim(dy, 0, whole, axis=axis), stride, window, axis, chain)
+    total = _summed_products(x, lax.slice_in_dim(dy, 0, whole, axis=axis), stride, window, dilation, axis, chain)
     if whole < size:
         x = lax.slice_in_dim(x, whole * (stride if axis == 1 else 1), None, axis=axis)
         rest = lax.slice_in_dim(dy, whole, size, axis=axis)
-        total += _summed_products(x, rest, stride, window, axis, size - whole)
+        total += _summed_products(x, rest, stride, window, dilation, axis, size - whole)
     return total.astype(dtype)
 
 
 def _summed_products(
-    x: jax.Array, dy: jax.Array, stride: int, window: tuple[int, int], axis: int, chain: int
+    x: jax.Array, dy: jax.Array, stride: int, window: tuple[int, int], dilation: int, axis: int, chain: int
 ) -> jax.Array:
     """Returns the kernel gradient [kh, kw, 1, C] of padded x and a dy whose `axis` (0 or 1) is a multiple of `chain`.
 
@@ -85,15 +92,23 @@ def _summed_products(
     sums = []
     for first in range(0, len(taps), together):
         group = taps[first : first + together]
-        products = [(shifted(x[: dy.shape[0]], i, j, stride, out) * dy).reshape(parts) for i, j in group]
+        seen = [shifted(x[: dy.shape[0]], i * dilation, j * dilation, stride, out) for i, j in group]
+        products = [(values * dy).reshape(parts) for values in seen]
         zeros = [jnp.zeros((), x.dtype)] * len(group)
         sums += lax.reduce(products, zeros, lambda a, b: [p + q for p, q in zip(a, b, strict=True)], (axis + 1,))
     return jnp.stack([part.reshape(-1, channels).sum(axis=0) for part in sums]).reshape(*window, 1, channels)
 
 
 def _around(
-    out: tuple[int, int], window: tuple[int, int], stride: int, padding: Padding, image: tuple[int, int]
+    out: tuple[int, int],
+    window: tuple[int, int],
+    stride: int,
+    padding: Padding,
+    image: tuple[int, int],
+    dilation: int,
 ) -> Padding:
     """Zeros that the polyphase input gradient needs around dy: a phase's reach before, up to the image's end after."""
     sizes = zip(image, padding, window, out, strict=True)
-    return tuple(((k - 1) // stride, max(0, -(-(size + low) // stride) - y)) for size, (low, _), k, y in sizes)
+    return tuple(
+        ((k - 1) // stride * dilation, max(0, -(-(size + low) // stride) - y)) for size, (low, _), k, y in sizes
+    )

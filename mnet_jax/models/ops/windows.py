@@ -9,9 +9,14 @@ from jax import lax
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
 
-def output_size(image: tuple[int, int], kernel: tuple[int, int], stride: int, padding: Padding) -> tuple[int, int]:
-    """Returns (OH, OW) of a convolution over an image (H, W)."""
-    return tuple((i + low + high - k) // stride + 1 for i, k, (low, high) in zip(image, kernel, padding, strict=True))
+def output_size(
+    image: tuple[int, int], kernel: tuple[int, int], stride: int, padding: Padding, dilation: int = 1
+) -> tuple[int, int]:
+    """Returns (OH, OW) of a convolution over an image (H, W); taps of the kernel are `dilation` rows apart."""
+    return tuple(
+        (i + low + high - (k - 1) * dilation - 1) // stride + 1
+        for i, k, (low, high) in zip(image, kernel, padding, strict=True)
+    )
 
 
 def largest_divisor(size: int, most: int) -> int:

@@ -1,0 +1,200 @@
+"""Heads for masks as data, `MASK_HEADS`, and segmenters of a head on a backbone, `SEGMENTERS`. Pure Python, no jax."""
+
+import dataclasses
+from typing import Any
+
+from mnet_jax.errors import check_choice
+from mnet_jax.models.heads.masks import DeeplabSpec, LrasppSpec, MaskHeadPlan, MaskHeadSpec, resolve_mask_head
+from mnet_jax.models.heads.taps import trimmed
+from mnet_jax.models.plans import BatchNorm, ModelPlan
+from mnet_jax.models.resolve import resolve
+from mnet_jax.models.tables import find_spec
+
+# --- Heads ---
+
+_TORCH_NORM = BatchNorm(decay=0.9, epsilon=1e-5)  # torch's defaults, beside the backbone's 1e-3
+
+MASK_HEADS: dict[str, MaskHeadSpec] = {
+    spec.name: spec
+    for spec in (
+        LrasppSpec(
+            name="lraspp",
+            source="MobileNetV3, arXiv 1905.02244, section 6.4 and figure 10; resized as TensorFlow's DeepLab does",
+            pool=((49, 49), (16, 20)),
+            dilation="previous",
+            align_corners=True,
+        ),
+        LrasppSpec(
+            name="lraspp_torchvision",
+            source="torchvision, segmentation/lraspp.py",
+            dilation="new",
+            align_corners=False,
+            norm=_TORCH_NORM,
+        ),
+        DeeplabSpec(
+            name="deeplab",
+            source="MobileNetV2, arXiv 1801.04381, section 6.3; TensorFlow's DeepLab, mobilenetv2_coco_voc_trainaug",
+            pooled_first=True,
+            refined=False,
+            dropout=0.1,
+            dilation="previous",
+            align_corners=True,
+        ),
+        DeeplabSpec(
+            name="deeplab_aspp",
+            source="MobileNetV2, arXiv 1801.04381, table 7; TensorFlow's DeepLab, with dense atrous branches",
+            rates=(6, 12, 18),
+            rates_at=16,
+            pooled_first=True,
+            refined=False,
+            dropout=0.1,
+            dilation="previous",
+            align_corners=True,
+        ),
+        DeeplabSpec(
+            name="deeplab_torchvision",
+            source="torchvision, segmentation/deeplabv3.py",
+            rates=(12, 24, 36),
+            pooled_first=False,
+            refined=True,
+            dropout=0.5,
+            dilation="new",
+            align_corners=False,
+            norm=_TORCH_NORM,
+        ),
+    )
+}
+
+
+# --- Segmenters ---
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SegmenterSpec:
+    """A head on a backbone, with what goes with the pair: how it is padded and normalised, and for which images."""
+
+    name: str
+    model: str  # of `models.tables.SPECS`
+    head: str  # of `MASK_HEADS`
+    image_size: int  # pixels of a side of the training crop
+    width: float = 1.0
+    width_rule: str = "tf"
+    padding: str = "same"
+    norm_decay: float = 0.99
+    norm_epsilon: float = 1e-3
+    output_stride: int = 16
+    auxiliary: bool = False
+    mean: tuple[float, float, float] = (127.5, 127.5, 127.5)  # of pixels in 0 .. 255
+    std: tuple[float, float, float] = (127.5, 127.5, 127.5)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Returns the fields of a config that make it, by their full names."""
+        model = ("name", "width", "width_rule", "padding", "norm_decay", "norm_epsilon")
+        values = dataclasses.asdict(self) | {"name": self.model}
+        return {
+            **{f"model.{field}": values[field] for field in model},
+            "data.image_size": self.image_size,
+            "data.mean": self.mean,
+            "data.std": self.std,
+            "task.name": "segmentation",
+            "task.head": self.head,
+            "task.output_stride": self.output_stride,
+            "task.auxiliary_weight": 0.5 if self.auxiliary else 0.0,
+        }
+
+
+def _torchvision(name: str, model: str, head: str = "lraspp", **settings: Any) -> SegmenterSpec:
+    """Returns a segmenter as torchvision's have it: ImageNet's mean and deviation, crops of 480 in training."""
+    return SegmenterSpec(
+        name=name,
+        model=model,
+        head=f"{head}_torchvision",
+        image_size=480,
+        padding="symmetric",
+        mean=(123.675, 116.28, 103.53),
+        std=(58.395, 57.12, 57.375),
+        **{"width_rule": "torchvision"} | settings,
+    )
+
+
+_TAILS = (("v3_large", "v3_large_halved"), ("v3_small", "v3_small_halved"))  # the paper's "RF2"
+_OTHERS = (("v1", "v1"), ("v2", "v2"), *((name, name) for name in ("v4_conv_small", "v4_conv_medium")))
+
+SEGMENTERS: dict[str, SegmenterSpec] = {
+    spec.name: spec
+    for spec in (
+        _torchvision("lraspp_v3_large", "v3_large"),
+        _torchvision("lraspp_v3_small", "v3_small"),
+        _torchvision("lraspp_v2", "v2"),
+        _torchvision("lraspp_v4_conv_medium", "v4_conv_medium", width_rule="tf"),
+        _torchvision("deeplab_v3_large", "v3_large", "deeplab", auxiliary=True),
+        *(
+            SegmenterSpec(name=f"lraspp_{name}_tf", model=model, head="lraspp", image_size=512)
+            for name, model in (*_TAILS, *_OTHERS)
+        ),
+        *(
+            SegmenterSpec(name=f"{head}_{name}_tf", model=name, head=head, image_size=513)
+            for head in ("deeplab", "deeplab_aspp")
+            for name in ("v1", "v2", "v3_large", "v3_small", "v4_conv_medium")
+        ),
+    )
+}
+
+
+def find_mask_head(name: str) -> MaskHeadSpec:
+    """Returns the head of that name.
+
+    Raises:
+      ValueError: if there is none; lists them and names the nearest.
+    """
+    check_choice("head", name, tuple(MASK_HEADS))
+    return MASK_HEADS[name]
+
+
+def find_segmenter(name: str) -> SegmenterSpec:
+    """Returns the segmenter of that name.
+
+    Raises:
+      ValueError: if there is none; lists them and names the nearest.
+    """
+    check_choice("segmenter", name, tuple(SEGMENTERS))
+    return SEGMENTERS[name]
+
+
+def resolve_segmenter(
+    segmenter: SegmenterSpec,
+    num_classes: int,
+    *,
+    width: float | None = None,
+    output_stride: int | None = None,
+    auxiliary: bool | None = None,
+) -> tuple[ModelPlan, MaskHeadPlan]:
+    """Returns the plans of a segmenter's backbone, dilated and up to the maps that its head takes, and of its head.
+
+    Args:
+      segmenter: the pair.
+      num_classes: of the map, with the background if there is one.
+      width: multiplier of the backbone's widths; None: the segmenter's own.
+      output_stride: 8, 16 or 32; None: the segmenter's own.
+      auxiliary: whether training has an auxiliary head; None: as the segmenter has it.
+
+    Raises:
+      ValueError: one line that says what was given and what is allowed.
+    """
+    plan = resolve(
+        find_spec(segmenter.model),
+        width=segmenter.width if width is None else width,
+        width_rule=segmenter.width_rule,
+        padding=segmenter.padding,
+        norm_decay=segmenter.norm_decay,
+        norm_epsilon=segmenter.norm_epsilon,
+    )
+    head = resolve_mask_head(
+        find_mask_head(segmenter.head),
+        plan,
+        num_classes,
+        output_stride=segmenter.output_stride if output_stride is None else output_stride,
+        auxiliary=segmenter.auxiliary if auxiliary is None else auxiliary,
+    )
+    return trimmed(head.backbone(plan), head.taps), head
