@@ -18,7 +18,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model = model = ml_collections.ConfigDict()
     model.name = "v3_large"  # one of `mnet models`
     model.width = 1.0  # width multiplier
-    model.width_rule = "tf"  # how widths are rounded: "tf", "timm" or "torchvision"
+    model.width_rule = "tf"  # how widths are rounded: "tf", "timm", "torchvision" or (V2) "deeplab"
     model.dropout = placeholder(float)  # rate before the classifier; None = the architecture's own
     model.drop_path = 0.0  # stochastic depth, rate of the last block (grows linearly from 0)
     model.dtype = "float32"  # compute in "float32" or "bfloat16"; parameters stay float32
@@ -157,7 +157,7 @@ def get_config() -> ml_collections.ConfigDict:
 
 # Fields with a closed set of values.
 CHOICES = {
-    "model.width_rule": ("tf", "timm", "torchvision"),
+    "model.width_rule": ("tf", "timm", "torchvision", "deeplab"),
     "model.dtype": ("float32", "bfloat16"),
     "model.padding": ("same", "symmetric"),
     "model.stem_stride": (4, 2, 1),

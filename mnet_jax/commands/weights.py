@@ -4,6 +4,7 @@ import argparse
 import json
 from typing import TextIO
 
+from mnet_jax.models.heads.mask_tables import find_segmenter, resolve_segmenter
 from mnet_jax.models.heads.tables import find_detector, resolve_detector
 from mnet_jax.models.resolve import resolve
 from mnet_jax.models.tables import SPECS
@@ -42,7 +43,10 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
 
 def _row(source: Source) -> dict[str, object]:
     """Returns one entry of the catalogue by column, with the parameters that its plan comes to."""
-    if source.detector is None:
+    if source.segmenter is not None:
+        plan, head = resolve_segmenter(find_segmenter(source.segmenter), source.num_classes)
+        variables = list_variables(plan) + head.variables()
+    elif source.detector is None:
         plan = resolve(
             SPECS[source.model],
             num_classes=source.num_classes,

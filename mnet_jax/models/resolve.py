@@ -42,7 +42,7 @@ def resolve(
       spec: the architecture.
       num_classes: size of the logits, at least 1; None: a backbone, without a classifier.
       width: multiplier of every layer's width, above 0.
-      width_rule: whose rounding: "tf", "timm" or (V2, V3) "torchvision"; see `tables.py`.
+      width_rule: whose rounding: "tf", "timm", "torchvision" (V2, V3) or "deeplab" (V2); see `tables.py`.
       dropout: rate before the classifier; None for the spec's own.
       drop_path: rate of the last block, growing linearly from 0 at the first; only residual blocks drop.
       padding: "same" (TensorFlow) or "symmetric" (PyTorch), see `plans.explicit_padding`.

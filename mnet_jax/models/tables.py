@@ -13,10 +13,13 @@ _GARDEN_NORM = BatchNorm(decay=0.997, epsilon=1e-3)
 _V3_NORM = BatchNorm(decay=0.99, epsilon=1e-3)
 
 # Width rules: "tf" as in slim and the model garden, "timm" as in its mobilenetv3.py and efficientnet.py, "torchvision"
-# as in its mobilenetv2.py and mobilenetv3.py.
+# as in its mobilenetv2.py and mobilenetv3.py, "deeplab" as in TensorFlow's DeepLab, whose V2 differs from "tf" below 1.
 _V1_RULES = {"tf": WidthRule(rounded=False), "timm": WidthRule()}
 _V2_RULE = WidthRule(last_conv="grow")
-_V2_RULES = {"tf": _V2_RULE, "timm": _V2_RULE, "torchvision": _V2_RULE}
+_V2_RULES = {
+    **{library: _V2_RULE for library in ("tf", "timm", "torchvision")},
+    "deeplab": WidthRule(last_conv="grow", whole_below_one=True),
+}
 _V3_RULES = {
     "tf": WidthRule(),
     "timm": WidthRule(stem_fixed_below=0.75, head="fixed"),
@@ -49,10 +52,10 @@ _V2_ROWS = (
 )
 
 
-def _v2_blocks() -> tuple[InvertedResidual, ...]:
+def _v2_blocks(rows: tuple = _V2_ROWS) -> tuple[InvertedResidual, ...]:
     blocks = []
     in_features = 32
-    for expand, features, repeats, stride in _V2_ROWS:
+    for expand, features, repeats, stride in rows:
         for repeat in range(repeats):
             blocks.append(
                 InvertedResidual(
@@ -64,6 +67,20 @@ def _v2_blocks() -> tuple[InvertedResidual, ...]:
             )
             in_features = features
     return tuple(blocks)
+
+
+def _v2(name: str, source: str, rows: tuple, last: int) -> ModelSpec:
+    return ModelSpec(
+        name=name,
+        source=source,
+        image_size=224,
+        stem=Conv(kernel=3, features=32, stride=2, activation="relu6"),
+        blocks=_v2_blocks(rows),
+        last_conv=Conv(kernel=1, features=last, activation="relu6"),
+        dropout=0.2,
+        norm=_GARDEN_NORM,
+        width_rules=_V2_RULES,
+    )
 
 
 # MobileNetV3: (kernel, expanded, features, squeeze-excite, activation, stride), arXiv 1905.02244, tables 1 and 2.
@@ -100,11 +117,15 @@ _V3_SMALL_ROWS = (
 )
 
 
-def _halved(rows: tuple, first: int) -> tuple:
-    """Returns a V3's rows with half the features from row `first` on, inside the blocks after it too."""
+def _halved(rows: tuple, first: int, *, inside: bool = False) -> tuple:
+    """Returns a V3's rows with half the features from row `first` on, inside the blocks after it too.
+
+    `inside`: inside the first one as well.
+    """
+    later = ((kernel, expanded // 2, features // 2, *rest) for kernel, expanded, features, *rest in rows[first:])
     kernel, expanded, features, *rest = rows[first]
-    later = ((kernel, expanded // 2, features // 2, *rest) for kernel, expanded, features, *rest in rows[first + 1 :])
-    return *rows[:first], (kernel, expanded, features // 2, *rest), *later
+    changed = tuple(later)
+    return *rows[:first], *(changed if inside else ((kernel, expanded, features // 2, *rest), *changed[1:]))
 
 
 def _v3(name: str, source: str, rows: tuple, last: int, head: int, *, minimalistic: bool = False) -> ModelSpec:
@@ -135,8 +156,10 @@ def _v3(name: str, source: str, rows: tuple, last: int, head: int, *, minimalist
     )
 
 
-BACKBONES = ("v3_large_halved", "v3_small_halved")  # of which no classifier is published
+# Of which no classifier is published.
+BACKBONES = ("v2_rf2", "v3_large_halved", "v3_small_halved", "v3_large_rf2", "v3_small_rf2")
 _HALVED = "MobileNetV3, arXiv 1905.02244, section 6.3"
+_RF2 = "MobileNetV3, arXiv 1905.02244, table 7"
 _V1_TO_V3 = (
     ModelSpec(
         name="v1",
@@ -148,23 +171,18 @@ _V1_TO_V3 = (
         norm=_GARDEN_NORM,
         width_rules=_V1_RULES,
     ),
-    ModelSpec(
-        name="v2",
-        source="MobileNetV2, arXiv 1801.04381, table 2",
-        image_size=224,
-        stem=Conv(kernel=3, features=32, stride=2, activation="relu6"),
-        blocks=_v2_blocks(),
-        last_conv=Conv(kernel=1, features=1280, activation="relu6"),
-        dropout=0.2,
-        norm=_GARDEN_NORM,
-        width_rules=_V2_RULES,
-    ),
+    _v2("v2", "MobileNetV2, arXiv 1801.04381, table 2", _V2_ROWS, 1280),
     _v3("v3_large", "MobileNetV3, arXiv 1905.02244, table 1", _V3_LARGE_ROWS, 960, 1280),
     _v3("v3_small", "MobileNetV3, arXiv 1905.02244, table 2", _V3_SMALL_ROWS, 576, 1024),
     # For detection and segmentation: "channels between C4 and C5 halved" (V3 paper, section 6.3; torchvision's
     # `reduced_tail`). Halved above the maps, too, as torchvision has it; no classifier of these is published.
     _v3("v3_large_halved", _HALVED, _halved(_V3_LARGE_ROWS, 12), 480, 640),
     _v3("v3_small_halved", _HALVED, _halved(_V3_SMALL_ROWS, 8), 288, 512),
+    # For masks: "the channels in the last block of the network backbone reduced by a factor of 2" (the same, table 7,
+    # "RF2"). Which channels follows from the parameters printed there: of V3 those inside the strided block too.
+    _v2("v2_rf2", _RF2, (*_V2_ROWS[:5], (6, 80, 3, 2), (6, 160, 1, 1)), 640),
+    _v3("v3_large_rf2", _RF2, _halved(_V3_LARGE_ROWS, 12, inside=True), 480, 640),
+    _v3("v3_small_rf2", _RF2, _halved(_V3_SMALL_ROWS, 8, inside=True), 288, 512),
     _v3("v3_large_minimalistic", "slim, mobilenet_v3.py", _V3_LARGE_ROWS, 960, 1280, minimalistic=True),
     _v3("v3_small_minimalistic", "slim, mobilenet_v3.py", _V3_SMALL_ROWS, 576, 1024, minimalistic=True),
 )

@@ -14,6 +14,7 @@ class WidthRule:
     """How one library widens or narrows a network; the default is TensorFlow's (slim, model garden)."""
 
     rounded: bool = True  # to multiples of 8 by `make_divisible`; otherwise max(int(features * width), 8)
+    whole_below_one: bool = False  # at multipliers below 1 to whole numbers only, but for what blocks have inside
     stem_fixed_below: float = 0.0  # the stem keeps its features at widths below this
     expand_from_input: bool = True  # inner width = ratio * the rounded input; otherwise it scales by itself
     last_conv: str = "scale"  # "scale", "grow" (never below its features at width 1) or "from_input" (ratio * input)
@@ -32,7 +33,8 @@ class Widths:
         if how == "fixed":
             return features
         scaled = features * (max(self.multiplier, 1.0) if how == "grow" else self.multiplier)
-        return make_divisible(scaled) if self.rule.rounded else max(int(scaled), 8)
+        divisor = 1 if self.rule.whole_below_one and self.multiplier < 1 else 8
+        return make_divisible(scaled, divisor) if self.rule.rounded else max(int(scaled), 8)
 
     def stem(self, features: int) -> int:
         """Returns the features of the stem."""

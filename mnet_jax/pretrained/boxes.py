@@ -2,11 +2,10 @@
 
 import dataclasses
 
-from mnet_jax import schema
-from mnet_jax.data.catalog import DatasetInfo
 from mnet_jax.models.heads.tables import DETECTORS, DetectorSpec, resolve_detector
 from mnet_jax.pretrained.box_layouts import TORCHVISION_BOXES, BoxLayout
-from mnet_jax.pretrained.convert import Arrays, Converted, differences
+from mnet_jax.pretrained.convert import Arrays, Converted, as_tree, differences
+from mnet_jax.pretrained.published import published
 from mnet_jax.trained import Trained
 
 # COCO's categories by their ids, 1 to 90; published detectors have a class for each id, also for those without a name.
@@ -59,17 +58,13 @@ def convert_detector(arrays: Arrays, *, origin: str, model: str | None, width: f
         expected = list(layout.names(plan, head))
         found = differences(arrays, expected, layout.base)
         if not len(found):
-            variables: dict[str, dict] = {"params": {}, "batch_stats": {}}
-            for variable, theirs in expected:
-                scope = variables[variable.collection]
-                for part in variable.path[:-1]:
-                    scope = scope.setdefault(part, {})
-                scope[variable.path[-1]] = layout.array(arrays[theirs], variable, head)
             return ConvertedDetector(
                 model=detector.model,
                 width=detector.width,
                 num_classes=head.num_classes,
-                variables=variables,
+                variables=as_tree(
+                    (variable, layout.array(arrays[theirs], variable, head)) for variable, theirs in expected
+                ),
                 detector=detector,
             )
         problems[name] = found
@@ -99,33 +94,19 @@ def trained(
       image_size: the same of the size.
       norm_frozen: whether the norms are folded, so that training must leave them as they are.
     """
-    config = schema.get_config()
-    config.update_from_flattened_dict(converted.detector.settings)
-    if pixels is not None:
-        config.data.mean, config.data.std = pixels
-    if image_size is not None:
-        config.data.image_size = image_size
-    config.model.norm_frozen = norm_frozen
-    config.ema.decay = 0.0
     number = converted.num_classes
     coco = labels is None and number == len(_COCO)
     if coco or labels is None or len(labels) != number:
         labels = _COCO if coco else tuple(f"class {index}" for index in range(number))
-    return Trained(
-        variables=converted.variables,
-        config=config,
-        info=DatasetInfo.made_up(
-            number,
-            name="coco/2017" if number == len(_COCO) else "unknown",
-            class_names=_named(labels),
-            num_train=0,
-            num_eval=0,
-            statistics=(config.data.mean, config.data.std),
-        ),
-        step=0,
-        metrics=None,
+    return published(
+        converted,
+        converted.detector.settings,
+        _named(labels),
+        dataset="coco/2017" if number == len(_COCO) else "unknown",
         path=path,
-        published=True,
+        pixels=pixels,
+        image_size=image_size,
+        norm_frozen=norm_frozen,
     )
 
 

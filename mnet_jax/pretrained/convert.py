@@ -82,20 +82,24 @@ def convert(
         found = None if model is width is None else _search(arrays, layout, None, None)
         hint = f". It fits {found.name} x{found.width:g}" if found else ""
         raise ValueError(f"{origin} does not fit {plan.name} x{plan.width:g}: {different}{hint}")
-    variables = {"params": {}, "batch_stats": {}}
-    for variable, name in layout.names(plan):
-        if variable.path[0] in absent:
-            continue
-        scope = variables[variable.collection]
-        for part in variable.path[:-1]:
-            scope = scope.setdefault(part, {})
-        scope[variable.path[-1]] = np.array(layout.view(arrays[name], variable), np.float32, order="C")
+    present = ((variable, name) for variable, name in layout.names(plan) if variable.path[0] not in absent)
     return Converted(
         model=plan.name,
         width=plan.width,
         num_classes=0 if "classifier" in absent else plan.num_classes,
-        variables=variables,
+        variables=as_tree((variable, layout.view(arrays[name], variable)) for variable, name in present),
     )
+
+
+def as_tree(arrays: Iterable[tuple[Variable, np.ndarray]]) -> dict[str, dict]:
+    """Returns {"params", "batch_stats"} of variables' arrays, float32, by their scopes."""
+    variables: dict[str, dict] = {"params": {}, "batch_stats": {}}
+    for variable, array in arrays:
+        scope = variables[variable.collection]
+        for part in variable.path[:-1]:
+            scope = scope.setdefault(part, {})
+        scope[variable.path[-1]] = np.array(array, np.float32, order="C")
+    return variables
 
 
 # --- Which architecture it is ---

@@ -16,7 +16,7 @@ POST_PROCESS = "TFLite_Detection_PostProcess"
 # What may stand between convolutions: it moves numbers, or is an activation that the plan has too.
 _BETWEEN = (
     *("ADD", "AVERAGE_POOL_2D", "CONCATENATION", "DEQUANTIZE", "LOGISTIC", "MEAN", "PAD", "QUANTIZE", "RELU6"),
-    *("RESHAPE", "SOFTMAX", "SQUEEZE", POST_PROCESS),
+    *("RESHAPE", "RESIZE_BILINEAR", "SOFTMAX", "SQUEEZE", POST_PROCESS),
 )
 _BEFORE = ("CAST", "DEQUANTIZE", "MUL", "PAD", "QUANTIZE", "SUB")  # between pixels and the first convolution
 
@@ -29,6 +29,7 @@ class Folded:
     bias: np.ndarray  # [out]
     depthwise: bool
     stride: int
+    dilation: int
     activation: str | None  # as fused; None too where the range of a quantised result stands for it
     same: bool
 
@@ -53,6 +54,7 @@ class Network:
     mean: tuple[float, ...] | None  # of pixels in 0 .. 255, three or one; None: the file does not say
     std: tuple[float, ...] | None
     scores: str  # what makes scores of logits: "softmax", "sigmoid" or "none"
+    resized: bool  # whether its maps are resized, all of them with aligned corners: a segmenter of TensorFlow's DeepLab
 
 
 def trace(model: Model) -> Network:
@@ -84,6 +86,9 @@ def trace(model: Model) -> Network:
     chain = tuple(_folded(model, convs[index]) for index in order)
     _, height, width, _ = model.tensors[model.inputs[0]].shape
     kinds = {operator.kind for operator in model.operators}
+    resizing = [operator for operator in model.operators if operator.kind == "RESIZE_BILINEAR"]
+    if not all(operator.align_corners for operator in resizing):
+        raise ValueError("it resizes maps without aligning their corners, which these networks do not")
     return Network(
         chain=chain,
         branches=tuple(
@@ -93,6 +98,7 @@ def trace(model: Model) -> Network:
         padding=_padding(model, chain),
         mean=mean,
         std=std,
+        resized=bool(resizing),
         scores="sigmoid" if "LOGISTIC" in kinds else "softmax" if "SOFTMAX" in kinds else "none",
     )
 
@@ -133,6 +139,7 @@ def _folded(model: Model, operator: Operator) -> Folded:
         bias=np.zeros(kernel.shape[-1], np.float32) if bias is None else bias.reshape(-1),
         depthwise=depthwise,
         stride=operator.stride,
+        dilation=operator.dilation,
         activation=operator.activation,
         same=operator.same,
     )

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from mnet_jax.data import catalog
 from mnet_jax.models.tables import find_spec
-from mnet_jax.pretrained import boxes, build, convert, download, folded, sources, tflite, wrapped
+from mnet_jax.pretrained import boxes, build, convert, download, folded, masks, sources, tflite, wrapped
 from mnet_jax.pretrained.layouts import KERAS, KERAS_NUMBERED, LAYOUTS, TIMM, TORCHVISION, Layout
 from mnet_jax.pretrained.readers import keras, safetensors, torch
 from mnet_jax.pretrained.readers import tflite as tflite_reader
@@ -51,9 +51,10 @@ def load_pretrained(
           "torchvision/mobilenet_v2.IMAGENET1K_V2"; downloaded once, then from the cache;
         - any other "owner/name" of the hub that holds one of timm's MobileNets, "@revision" behind it if wanted;
         - a file: Keras' .h5, .weights.h5 or .keras, timm's .safetensors (or a directory with it and its config.json),
-          torchvision's .pth, also of its ssdlite320_mobilenet_v3_large; what trainers save around a network of either
-          (timm's train.py, torchvision's references, Lightning's .ckpt, torch.compile); .tflite, of V1 and V2 as
-          classifiers and as TensorFlow's SSD and SSDLite (with `model.norm_frozen`: a file's norms are folded).
+          torchvision's .pth, also of its ssdlite320_, lraspp_ and deeplabv3_mobilenet_v3_large; what trainers save
+          around a network of either (timm's train.py, torchvision's references, Lightning's .ckpt, torch.compile);
+          .tflite, of V1 and V2 as classifiers, as TensorFlow's SSD and SSDLite and as its DeepLab (with
+          `model.norm_frozen`: a file's norms are folded).
       model: the architecture that it must be, such as "v3_large"; None: whichever it is.
       width: the same of the width multiplier.
       like: for a file that does not say how its images are prepared: the name in the catalogue whose weights it has.
@@ -152,6 +153,9 @@ def _load_file(
         if boxes.is_detector(arrays):
             converted = boxes.convert_detector(arrays, origin=name, model=asked.model, width=asked.width)
             return boxes.trained(converted, path=name)
+        if masks.is_segmenter(arrays):
+            segmenter = masks.convert_segmenter(arrays, origin=name, model=asked.model, width=asked.width)
+            return masks.trained(segmenter, path=name)
         layout = _torch_layout(arrays, name)
     else:
         raise ValueError(f"cannot read {path}: {', '.join(SUFFIXES)} expected")
@@ -182,7 +186,7 @@ def _load_timm(
 
 
 def _load_tflite(path: pathlib.Path, name: str, asked: _Asked) -> Trained:
-    """Reads a .tflite file, of a classifier or of a detector; it says itself how its pixels are prepared."""
+    """Reads a .tflite file, of a classifier, a detector or a segmenter; it says itself how its pixels are prepared."""
     read = tflite_reader.read(path)
     try:
         network = folded.trace(read)
@@ -195,6 +199,8 @@ def _load_tflite(path: pathlib.Path, name: str, asked: _Asked) -> Trained:
     height, across = network.image_size
     size = height if height == across else (height, across)
     pixels = None if network.mean is None else (network.mean, network.std)
+    if isinstance(converted, masks.ConvertedSegmenter):
+        return masks.trained(converted, path=name, labels=read.labels, pixels=pixels, image_size=size, norm_frozen=True)
     if isinstance(converted, boxes.ConvertedDetector):
         return boxes.trained(converted, path=name, labels=read.labels, pixels=pixels, image_size=size, norm_frozen=True)
     norm = find_spec(converted.model).norm

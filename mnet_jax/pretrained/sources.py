@@ -42,6 +42,7 @@ class Source:
     url: str | None = None  # None: on the hub, under its name
     checksum: str | None = None  # "sha256:" and the first digits, or "md5:" and all of them
     accuracy: PublishedAccuracy | None = None
+    segmenter: str | None = None  # of `models.heads.mask_tables.SEGMENTERS`; classes are then with the background
     detector: str | None = None  # of `models.heads.tables.DETECTORS`; classes are then without the background
 
     @property
@@ -169,6 +170,33 @@ def _torchvision_detector() -> Source:
     )
 
 
+def _torchvision_segmenters() -> list[Source]:
+    """Returns those that it trained on COCO's images with Pascal VOC's classes (mean IoU 57.9 and 60.3, their meta)."""
+    rows = (
+        ("lraspp", "lraspp", "d234d4eae9d55d5f76de18b77cf0dc62c66fe5c5482758209d00f950c92bb280"),
+        ("deeplabv3", "deeplab", "fc3c493d68e89cc31ef488c803d5d7dd2f3190fb570598faa49fef69be8e5e70"),
+    )
+    return [
+        Source(
+            name=f"torchvision/{name}_mobilenet_v3_large.COCO_WITH_VOC_LABELS_V1",
+            segmenter=f"{segmenter}_v3_large",
+            layout="torchvision",
+            model="v3_large",
+            width=1.0,
+            num_classes=21,
+            padding="symmetric",
+            norm_epsilon=1e-3,
+            norm_decay=0.99,
+            image_size=520,
+            statistics="imagenet",
+            eval_crop=1.0,
+            url=f"{_TORCHVISION_URL}{name}_mobilenet_v3_large-{digest[:8]}.pth",
+            checksum=f"sha256:{digest}",
+        )
+        for name, segmenter, digest in rows
+    ]
+
+
 # --- Keras applications ---
 
 _KERAS_URL = "https://storage.googleapis.com/tensorflow/keras-applications/"
@@ -262,7 +290,8 @@ def _keras() -> list[Source]:
 
 
 CATALOGUE: dict[str, Source] = {
-    source.name: source for source in (*_timm(), *_torchvision(), _torchvision_detector(), *_keras())
+    source.name: source
+    for source in (*_timm(), *_torchvision(), _torchvision_detector(), *_torchvision_segmenters(), *_keras())
 }
 
 

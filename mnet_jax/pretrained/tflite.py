@@ -1,4 +1,4 @@
-"""TFLite files as a source of weights: V1 and V2, as classifiers and as detectors of TensorFlow's Object Detection API.
+"""TFLite files as a source of weights: V1 and V2 as classifiers, as TensorFlow's detectors, and as its DeepLab.
 
 A file's norms are folded into kernels and biases; here they come back as norms that change nothing: scale 1, mean 0,
 variance 1 - epsilon. The network computes what the file does, but nothing is known of the statistics it was trained
@@ -6,12 +6,15 @@ with: fine-tune it with `model.norm_frozen`.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
 
 from mnet_jax.models import plans
+from mnet_jax.models.dilation import OUTPUT_STRIDES
 from mnet_jax.models.heads.boxes import HeadPlan
+from mnet_jax.models.heads.mask_tables import SEGMENTERS, find_mask_head, resolve_segmenter
 from mnet_jax.models.heads.tables import DETECTORS, find_head, resolve_detector
 from mnet_jax.models.plans import ConvPlan, ModelPlan
 from mnet_jax.models.resolve import resolve
@@ -19,13 +22,14 @@ from mnet_jax.models.tables import find_spec
 from mnet_jax.pretrained.boxes import ConvertedDetector
 from mnet_jax.pretrained.convert import WIDTHS, Converted
 from mnet_jax.pretrained.folded import Folded, Network
+from mnet_jax.pretrained.masks import ConvertedSegmenter
 
 MODELS = ("v1", "v2")
 _Placed = tuple[tuple[str, ...], ConvPlan]  # a layer and the scopes that it stands in
 
 
 def convert_tflite(network: Network, *, origin: str, model: str | None, width: float | None) -> Converted:
-    """Returns a file's layers as variables of a classifier, or of a detector where it has branches.
+    """Returns a file's layers as variables of a classifier, of a detector (it has branches) or of a segmenter.
 
     Args:
       network: what the file computes.
@@ -40,10 +44,11 @@ def convert_tflite(network: Network, *, origin: str, model: str | None, width: f
         raise ValueError(f"{origin}: TFLite files are read of {' and '.join(MODELS)}, not of {model}")
     widths = WIDTHS if width is None else (width,)
     models = MODELS if model is None else (model,)
-    find = _find_detector if network.branches else _find_classifier
+    find = _find_segmenter if network.resized else _find_detector if network.branches else _find_classifier
     found = next(find(network, models, widths), None)
     if found is None:
         what = "detectors (SSD or SSDLite as TensorFlow has them)" if network.branches else "classifiers"
+        what = "segmenters (DeepLab as TensorFlow has it for V2)" if network.resized else what
         raise ValueError(
             f"{origin} holds none of the {what} that are read from TFLite files: {', '.join(models)} at width "
             f"{', '.join(f'{width:g}' for width in widths[:8])}, ...; it has {len(network.chain)} layers one after "
@@ -97,6 +102,28 @@ def _find_detector(network: Network, models: tuple[str, ...], widths: tuple[floa
             )
 
 
+def _find_segmenter(
+    network: Network, models: tuple[str, ...], widths: tuple[float, ...]
+) -> Iterator[ConvertedSegmenter]:
+    """Finds DeepLab's; the pooled branch of its head stands before the other, as it does in the file."""
+    num_classes = network.chain[-1].kernel.shape[-1]
+    for segmenter in SEGMENTERS.values():
+        if segmenter.model not in models or not find_mask_head(segmenter.head).align_corners:
+            continue
+        for width, output_stride in itertools.product(widths, OUTPUT_STRIDES):
+            found = dataclasses.replace(segmenter, width=width, output_stride=output_stride, auxiliary=False)
+            plan, head = resolve_segmenter(found, num_classes)
+            layers = [*running_layers(plan), *(((), layer) for layer in head.layers)]
+            if _fits(layers, network.chain):
+                yield ConvertedSegmenter(
+                    model=found.model,
+                    width=width,
+                    num_classes=num_classes,
+                    variables=_variables(layers, network.chain, head.norm),
+                    segmenter=found,
+                )
+
+
 def _same_branches(layers: list[_Placed], head: HeadPlan, classes: list, boxes: list) -> bool:
     """Whether the branches take the head's maps, in its order, and have its layers."""
     paths = ["/".join((*scope, layer.name)) for scope, layer in layers]
@@ -133,7 +160,7 @@ def _fits(layers: list[_Placed], folded: list[Folded] | tuple[Folded, ...]) -> b
     return len(layers) == len(folded) and all(
         ours.kernel_shape == theirs.kernel.shape
         and ours.depthwise == theirs.depthwise
-        and ours.stride == theirs.stride
+        and (ours.stride, ours.dilation) == (theirs.stride, theirs.dilation)
         and theirs.activation in (None, ours.activation)
         for (_, ours), theirs in zip(layers, folded, strict=True)
     )

@@ -76,7 +76,7 @@ class SegmenterSpec:
     name: str
     model: str  # of `models.tables.SPECS`
     head: str  # of `MASK_HEADS`
-    image_size: int  # pixels of a side of the training crop
+    image_size: int  # pixels of a side that it is judged at
     width: float = 1.0
     width_rule: str = "tf"
     padding: str = "same"
@@ -95,6 +95,7 @@ class SegmenterSpec:
         return {
             **{f"model.{field}": values[field] for field in model},
             "data.image_size": self.image_size,
+            "data.eval_crop": 1.0,  # whole pictures, whatever their shape
             "data.mean": self.mean,
             "data.std": self.std,
             "task.name": "segmentation",
@@ -105,12 +106,12 @@ class SegmenterSpec:
 
 
 def _torchvision(name: str, model: str, head: str = "lraspp", **settings: Any) -> SegmenterSpec:
-    """Returns a segmenter as torchvision's have it: ImageNet's mean and deviation, crops of 480 in training."""
+    """Returns a segmenter as torchvision's have it: ImageNet's mean and deviation, a short side of 520."""
     return SegmenterSpec(
         name=name,
         model=model,
         head=f"{head}_torchvision",
-        image_size=480,
+        image_size=520,
         padding="symmetric",
         mean=(123.675, 116.28, 103.53),
         std=(58.395, 57.12, 57.375),
@@ -118,8 +119,7 @@ def _torchvision(name: str, model: str, head: str = "lraspp", **settings: Any) -
     )
 
 
-_TAILS = (("v3_large", "v3_large_halved"), ("v3_small", "v3_small_halved"))  # the paper's "RF2"
-_OTHERS = (("v1", "v1"), ("v2", "v2"), *((name, name) for name in ("v4_conv_small", "v4_conv_medium")))
+_REDUCED = {"v2": "v2_rf2", "v3_large": "v3_large_rf2", "v3_small": "v3_small_rf2"}  # as in the V3 paper, table 7
 
 SEGMENTERS: dict[str, SegmenterSpec] = {
     spec.name: spec
@@ -130,13 +130,22 @@ SEGMENTERS: dict[str, SegmenterSpec] = {
         _torchvision("lraspp_v4_conv_medium", "v4_conv_medium", width_rule="tf"),
         _torchvision("deeplab_v3_large", "v3_large", "deeplab", auxiliary=True),
         *(
-            SegmenterSpec(name=f"lraspp_{name}_tf", model=model, head="lraspp", image_size=512)
-            for name, model in (*_TAILS, *_OTHERS)
+            SegmenterSpec(name=f"lraspp_{name}_tf", model=_REDUCED.get(name, name), head="lraspp", image_size=512)
+            for name in ("v3_large", "v3_small", "v2", "v1", "v4_conv_small", "v4_conv_medium")
         ),
         *(
             SegmenterSpec(name=f"{head}_{name}_tf", model=name, head=head, image_size=513)
             for head in ("deeplab", "deeplab_aspp")
             for name in ("v1", "v2", "v3_large", "v3_small", "v4_conv_medium")
+        ),
+        SegmenterSpec(  # the published deeplabv3.tflite
+            name="deeplab_v2_dm05_tf",
+            model="v2",
+            head="deeplab",
+            image_size=257,
+            width=0.5,
+            width_rule="deeplab",
+            output_stride=8,
         ),
     )
 }

@@ -15,7 +15,7 @@ from mnet_jax.models.plans import ConvPlan, ModelPlan, Norm, Size, Variable
 
 LOW_STRIDE = 8  # of the finer map, whose first block is taken (torchvision; V3 paper, figure 10)
 # The 1280 channels above V2's last block are for classes of whole images (V2 paper, section 6.3): its heads take 320.
-HIGH_MAPS = {"v2": "output"}
+HIGH_MAPS = {"v2": "output", "v2_rf2": "output"}
 AUXILIARY_SHARE = 4  # the auxiliary head has a quarter of its map's features (torchvision's FCNHead)
 AUXILIARY_DROPOUT = 0.1
 CLASSES = Range(1)

@@ -28,6 +28,7 @@ _CODES = {  # builtin operators that a network of this family may hold; others a
     19: "RELU",
     21: "RELU6",
     22: "RESHAPE",
+    23: "RESIZE_BILINEAR",
     25: "SOFTMAX",
     34: "PAD",
     40: "MEAN",
@@ -39,6 +40,8 @@ _CODES = {  # builtin operators that a network of this family may hold; others a
 _CUSTOM = 32
 _ACTIVATIONS = {0: None, 1: "relu", 3: "relu6"}
 _OPTIONS = {"CONV_2D": (1, 3), "DEPTHWISE_CONV_2D": (2, 4), "FULLY_CONNECTED": (8, 0)}  # union type; activation's slot
+_DILATION = {"CONV_2D": 4, "DEPTHWISE_CONV_2D": 5}  # slot of the one along columns; that along rows follows
+_ALIGN_CORNERS = 2  # slot; the first two are no longer used
 _METADATA = "TFLITE_METADATA"
 _MAX_LABELS = 1 << 20  # bytes of a label file, against archives that unpack to more than they should
 _NORMALIZATION = 1  # union ProcessUnitOptions
@@ -80,6 +83,8 @@ class Operator:
     activation: str | None = None  # fused, of convolutions
     same: bool = False  # whether a convolution pads as TensorFlow's SAME
     stride: int = 1
+    dilation: int = 1
+    align_corners: bool = False  # of a RESIZE_BILINEAR; its other rules are not read
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -168,6 +173,9 @@ def _operator(table: Table, codes: list[str]) -> Operator:
     kind = codes[table.number(0, "I")]
     inputs, outputs = (tuple(map(int, table.numbers(slot, "<i4"))) for slot in (1, 2))
     options = table.table(4)
+    if kind == "RESIZE_BILINEAR" and options is not None:
+        aligned = bool(options.number(_ALIGN_CORNERS, "b"))
+        return Operator(kind=kind, inputs=inputs, outputs=outputs, align_corners=aligned)
     if kind not in _OPTIONS or options is None:
         return Operator(kind=kind, inputs=inputs, outputs=outputs)
     union, slot = _OPTIONS[kind]
@@ -185,6 +193,7 @@ def _operator(table: Table, codes: list[str]) -> Operator:
         activation=_ACTIVATIONS[number],
         same=options.number(0, "b") == 0,
         stride=options.number(2, "i", 1),
+        dilation=options.number(_DILATION[kind], "i", 1),
     )
 
 
