@@ -6,7 +6,8 @@ Plain Flax is what everyone writes: `nn.Conv` with `feature_group_count`, `nn.Ba
 order, bfloat16, with the compiler's own options. Both go through the step that `mnet tpu-check` compiles, with RMSprop
 and averaged weights, without augmentation, pmapped over the slice with `--batch` images a device. `--kinds
 plain,tuned,ours` compiles plain Flax once more with the compiler's options that we set (training/libtpu.py),
-`--blocks N` only stem, first N blocks, mean and classifier. A line a net: cycles, bytes accessed, and our cycles
+`--blocks N` only stem, first N blocks, mean and classifier; `--output_stride 16` dilates the last blocks as
+torchvision's segmenters do. A line a net: cycles, bytes accessed, and our cycles
 over those of each other kind.
 """
 
@@ -26,6 +27,7 @@ from mnet_jax.commands import tpu_check
 from mnet_jax.data import catalog
 from mnet_jax.measuring import tpu
 from mnet_jax.models import plans
+from mnet_jax.models.dilation import dilated
 from mnet_jax.models.layers import gelu, relu6
 from mnet_jax.runtime import VMEM_LIMIT
 from mnet_jax.trained import build_model
@@ -63,6 +65,7 @@ class Plain(nn.Module):
                     layer.features,
                     (layer.kernel, layer.kernel),
                     layer.stride,
+                    kernel_dilation=layer.dilation,
                     feature_group_count=groups,
                     use_bias=layer.bias and not layer.norm,
                     dtype=jnp.bfloat16,
@@ -100,16 +103,19 @@ def main() -> None:
     parser.add_argument("--topology", default="v5e:2x2")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--kinds", default="plain,ours", help="of plain, tuned, ours")
+    parser.add_argument("--image_size", type=int, default=None, help="pixels of a side (default: the model's own)")
+    parser.add_argument("--output_stride", type=int, default=32, choices=(8, 16, 32))
     parser.add_argument("--blocks", type=int, default=None, metavar="N", help="only so many (default: all)")
     args = parser.parse_args()
     devices = Devices(described=describe_tpu(args.topology))
     for name in args.models.split(","):
         config = schema.get_config()
         config.model.name, config.model.dtype = name, "bfloat16"
-        config.data.image_size = SIZES.get(name, 224)
+        config.data.image_size = args.image_size or SIZES.get(name, 224)
         config.train.batch_size, config.train.num_steps = args.batch * devices.count, 100_000
         info = catalog.published(config.data)
         ours = build_model(config, info, axis_name=AXIS)
+        ours = ours.clone(plan=dilated(ours.plan, args.output_stride, "new"))
         if args.blocks is not None:
             ours = ours.clone(plan=cut(ours.plan, args.blocks))
         line, cycles = [f"{name:<16}{args.topology}"], {}

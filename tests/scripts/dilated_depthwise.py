@@ -1,0 +1,72 @@
+"""Milliseconds of one dilated depthwise convolution on this machine's CPU, XLA's own form and ours in turn.
+
+    python tests/scripts/dilated_depthwise.py [--batch_size 4] [--rounds 10]
+
+A line a layer: forward, gradient of the input, gradient of the kernel, and all three; medians.
+"""
+
+import argparse
+import os
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax
+import numpy as np
+from dense_conv import in_turn
+
+from mnet_jax import runtime
+from mnet_jax.models.ops.depthwise import FORMS
+from mnet_jax.models.plans import explicit_padding
+
+# px of the map, channels, kernel, dilation: V3-Large at output stride 16 and 512 px, and at 8; V2 at 8 and 513 px; V1.
+LAYERS = (
+    (32, 672, 5, 2),
+    (32, 960, 5, 2),
+    (64, 960, 5, 4),
+    (65, 576, 3, 2),
+    (65, 960, 3, 4),
+    (32, 1024, 3, 2),
+)
+
+
+def main() -> None:
+    """Prints a line a layer."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch_size", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=10)
+    args = parser.parse_args()
+    runtime.keep_memory()  # as train.py does
+    generator = np.random.default_rng(0)
+    for size, channels, window, dilation in LAYERS:
+        padding = (explicit_padding("same", size, window, 1, dilation),) * 2
+        shapes = (args.batch_size, size, size, channels), (window, window, 1, channels)
+        x, kernel = (jax.device_put(generator.standard_normal(shape, np.float32)) for shape in shapes)
+        dy = jax.device_put(generator.standard_normal(shapes[0], np.float32))
+        line, totals = [f"{size} px, {channels} channels, {window} x {window}, dilation {dilation}:"], np.zeros(2)
+        for part, name in (
+            ("forward", "convolve"),
+            ("input gradient", "input_gradient"),
+            ("kernel gradient", "kernel_gradient"),
+        ):
+            functions = []
+            for backend in ("gpu", "cpu"):  # the one for GPUs is XLA's own convolution
+                form = FORMS[backend][name]
+                calls = {
+                    "convolve": lambda x, kernel, dy, form=form: form(x, kernel, 1, padding, dilation),
+                    "input_gradient": lambda x, kernel, dy, form=form: form(
+                        dy, kernel, 1, padding, x.shape[1:3], dilation
+                    ),
+                    "kernel_gradient": lambda x, kernel, dy, form=form: form(
+                        x, dy, 1, padding, kernel.shape[:2], dilation
+                    ),
+                }
+                functions.append(jax.jit(calls[name]).lower(x, kernel, dy).compile())
+            times = np.array(in_turn(functions, (x, kernel, dy), args.rounds))
+            totals += times
+            line.append(f"{part} XLA {times[0]:.1f}, ours {times[1]:.1f} ms ({times[0] / times[1]:.1f}x)")
+        line.append(f"all {totals[0] / totals[1]:.1f}x")
+        print("  ".join(line), flush=True)
+
+
+if __name__ == "__main__":
+    main()
