@@ -152,6 +152,21 @@ def set_field(config: ml_collections.ConfigDict, path: str, value: object) -> No
         config[key] = value
 
 
+def change(config: ml_collections.ConfigDict, path: str, value: object) -> None:
+    """Sets "section.name" to a value that its field may have.
+
+    Raises:
+      ValueError: if there is no such field, or it may not have that value.
+    """
+    defaults = schema.get_config()
+    known = dict(_leaves(defaults))
+    if path not in known:
+        raise ValueError(f"unknown config field {path!r}.{_similar_field(path, known)} All are in mnet_jax/schema.py")
+    if value is not None or known[path] is not None:
+        _check_value(path, value, _type_of(defaults, path))
+    set_field(config, path, value)
+
+
 # --- JSON ---
 
 

@@ -33,6 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--image_size", type=image_size, metavar="PIXELS", help="a number or HEIGHTxWIDTH (default: the model's own)"
     )
     parser.add_argument(
+        "--task",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="what the file has otherwise than the model of its config's section task, such as score_threshold=0.2",
+    )
+    parser.add_argument(
         "--date", help="date for the metadata, as 2026-01-31 (default: none, and the same weights give the same file)"
     )
 
@@ -56,6 +63,7 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
         image_size=args.image_size,
         date=args.date,
         calibration=args.calibration,
+        task=_task_settings(args.task),
     )
     size = formats.file_size(args.out)
     if args.json:
@@ -72,6 +80,20 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
         _print_int8(args.out, out)
     print(f"mnet: to check it on images, type mnet verify-export {args.out} {_same_model(args)}", file=sys.stderr)
     return 0
+
+
+def _task_settings(given: list[str]) -> dict[str, object]:
+    """Returns the values of `--task`, which are numbers where they look like numbers."""
+    settings = {}
+    for text in given:
+        name, sign, value = text.partition("=")
+        if not sign or not name:
+            raise ValueError(f"--task takes FIELD=VALUE, such as score_threshold=0.2, got {text!r}")
+        try:
+            settings[name] = json.loads(value)
+        except ValueError:
+            settings[name] = value
+    return settings
 
 
 def _fields(about: "About") -> dict[str, object]:

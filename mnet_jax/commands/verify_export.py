@@ -1,20 +1,21 @@
 """`mnet verify-export`: an exported file in its own runtime against the JAX model that it was made from, on images."""
 
 import argparse
-import dataclasses
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
 from mnet_jax.commands import arguments
+from mnet_jax.commands.predict import find_images
 
 if TYPE_CHECKING:
     import jax
 
     from mnet_jax.deploy.metadata import About
+    from mnet_jax.tasks.output import Comparison
     from mnet_jax.trained import Trained
 
 _BATCH = 32
@@ -26,6 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="what mnet export wrote")
     arguments.add_model(parser)
     arguments.add_data(parser)
+    parser.add_argument(
+        "--images",
+        nargs="+",
+        metavar="IMAGE",
+        help="images without labels instead: files, directories or patterns such as 'photos/*.jpg'",
+    )
     parser.add_argument("--num_images", type=int, metavar="N", help="the first N images (default: the whole split)")
 
 
@@ -34,8 +41,13 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     arguments.check_data(args)
     if args.num_images is not None and args.num_images < 1:
         raise ValueError(f"--num_images must be at least 1, got {args.num_images}")
+    if args.images and any((args.data, args.folder, args.split)):
+        raise ValueError("--images are images without labels: leave --data, --folder and --split out")
+    paths = find_images(args.images) if args.images else None
 
-    from mnet_jax.data import pipeline
+    import jax
+
+    from mnet_jax import tasks
     from mnet_jax.deploy import formats
     from mnet_jax.runtime import cache_compilations, num_cores
 
@@ -44,18 +56,16 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     exported = formats.load(args.file, threads=cores)
     trained = arguments.load_model(args)
     _check_same_model(args.file, exported.about, trained)
-    dataset, _ = arguments.open_data(args, trained, image_size=exported.about.image_size)
-    info = dataset.info
-    count = min(info.num_eval, args.num_images or info.num_eval)
-    print(f"mnet: comparing on {count:,} images of {info.name}, split {info.eval_split}", file=sys.stderr)
     reference = Reference(trained, exported.about)
-    comparison = Comparison(exported.about.output)
-    for batch in pipeline.eval_batches(dataset, batch_size=min(_BATCH, count)):
+    name, split, there, batches = _images(args, trained, exported.about, paths)
+    count = min(there, args.num_images or there)
+    print(f"mnet: comparing on {count:,} images of {_place(name, split)}", file=sys.stderr)
+    comparison = tasks.face(exported.about.task, "export").compare(reference.task, exported.about.output)
+    for batch in batches:
         real = min(int(batch["mask"].sum()), count - comparison.num_images)
-        images = batch["image"]
-        expected = np.asarray(reference(images))[:real]
-        found = exported(prepare(images[:real], exported.about))
-        comparison.add(expected, found, batch["label"][:real])
+        expected = jax.tree.map(np.asarray, reference(batch["image"]))
+        found = exported(prepare(batch["image"][:real], exported.about))
+        comparison.add(*(jax.tree.map(lambda values: values[:real], part) for part in (expected, found, batch)))  # noqa: B023
         if comparison.num_images == count:
             break
 
@@ -65,39 +75,78 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
         "quantize": exported.about.quantize,
         "bytes": formats.file_size(args.file),
         "model": trained.path,
-        "data": info.name,
-        "split": info.eval_split,
+        "data": name,
+        "split": split,
         **comparison.result(),
         "latency_ms": latencies(args.file, exported.about, reference, cores),
     }
     if args.json:
         print(json.dumps(result, indent=2), file=out)
         return 0
-    _print(result, out)
+    _print(result, comparison, out)
     return 0
 
 
+def _images(
+    args: argparse.Namespace, trained: "Trained", about: "About", paths: list[str] | None
+) -> "tuple[str, str | None, int, Iterator[dict[str, np.ndarray]]]":
+    """Returns (name of the set, its split, how many images it has, batches of them); of `paths`, or of a data set."""
+    if paths is not None:
+        data = trained.config.data
+        return "images", None, len(paths), _photos(paths, about.image_size, data.eval_crop, data.interpolation)
+    from mnet_jax.data import pipeline
+
+    dataset, _ = arguments.open_data(args, trained, image_size=about.image_size)
+    info = dataset.info
+    batch_size = min(_BATCH, info.num_eval, args.num_images or info.num_eval)
+    return info.name, info.eval_split, info.num_eval, pipeline.eval_batches(dataset, batch_size=batch_size)
+
+
+def _photos(
+    paths: list[str], size: tuple[int, int], eval_crop: float, interpolation: str
+) -> "Iterator[dict[str, np.ndarray]]":
+    """Yields batches of image uint8 [N, H, W, 3], crop int32 [N, 11] and mask, all of one size."""
+    from mnet_jax.data import decode
+
+    rows = min(_BATCH, len(paths))
+    for start in range(0, len(paths), rows):
+        part = paths[start : start + rows]
+        images, crops = np.zeros((rows, *size, 3), np.uint8), np.ones((rows, 11), np.int32)
+        for place, path in enumerate(part):
+            images[place], crop = decode.eval_crop(decode.load_image(path), size, eval_crop, interpolation)
+            crops[place] = crop.row()
+        yield {"image": images, "crop": crops, "mask": (np.arange(rows) < len(part)).astype(np.float32)}
+
+
+def _place(name: str, split: str | None) -> str:
+    return name if split is None else f"{name}, split {split}"
+
+
 class Reference:
-    """The JAX model, unfolded: uint8 images [N, H, W, 3] -> scores float32 [N, classes] as the file gives them."""
+    """The JAX model, unfolded: uint8 images [N, H, W, 3] -> the results [N, ...] that the file gives."""
 
     def __init__(self, trained: "Trained", about: "About"):
         import jax
 
+        from mnet_jax import tasks
+        from mnet_jax.deploy.export import with_settings
         from mnet_jax.trained import build_model, build_task
 
-        model, task = build_model(trained.config, trained.info), build_task(trained.config, trained.info)
-        probabilities = about.output == "probabilities"
+        config = with_settings(trained.config, about.image_size, about.task_settings)
+        self.task = build_task(config, trained.info)
+        model, task = build_model(config, trained.info, task=self.task), self.task
+        face = tasks.face(config.task.name, "export")
 
         @jax.jit
-        def scores(variables: Any, images: "jax.Array") -> "jax.Array":
-            logits = model.apply(variables, task.eval_inputs({"image": images}), train=False)
-            return jax.nn.softmax(logits) if probabilities else logits
+        def results(variables: Any, images: "jax.Array") -> Any:
+            outputs = model.apply(variables, task.eval_inputs({"image": images}), train=False)
+            return face.results(task, outputs, about.output)
 
         variables = jax.device_put(trained.variables)
-        self._scores = lambda images: scores(variables, images)
+        self._results = lambda images: results(variables, images)
 
-    def __call__(self, images: np.ndarray) -> "jax.Array":
-        return self._scores(images)
+    def __call__(self, images: np.ndarray) -> Any:
+        return self._results(images)
 
 
 def prepare(images: np.ndarray, about: "About") -> np.ndarray:
@@ -106,44 +155,6 @@ def prepare(images: np.ndarray, about: "About") -> np.ndarray:
         return images
     mean, std = (np.asarray(values, np.float32) for values in (about.mean, about.std))
     return (images - mean) / std
-
-
-@dataclasses.dataclass
-class Comparison:
-    """Sums over images of what two models say of them."""
-
-    output: str  # "logits" or "probabilities"
-    num_images: int = 0
-    _agree: int = 0
-    _right: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(2, np.int64))
-    _max_error: float = 0.0
-    _sum_error: float = 0.0
-    _max_score: float = 0.0
-
-    def add(self, expected: np.ndarray, found: np.ndarray, labels: np.ndarray) -> None:
-        """Scores [N, classes] of the model and of the file, and the true classes [N]."""
-        ours, theirs = expected.argmax(1), found.argmax(1)
-        self.num_images += len(labels)
-        self._agree += int((ours == theirs).sum())
-        self._right += ((ours == labels).sum(), (theirs == labels).sum())
-        error = np.abs(found.astype(np.float64) - expected)
-        self._max_error = max(self._max_error, float(error.max()))
-        self._sum_error += float(error.mean(1).sum())
-        self._max_score = max(self._max_score, float(np.abs(expected).max()))
-
-    def result(self) -> dict[str, object]:
-        """Shares in 0..1; errors in the scores' own unit, `relative` to the largest score."""
-        model, file = (self._right / self.num_images).tolist()
-        return {
-            "num_images": self.num_images,
-            "agreement": self._agree / self.num_images,
-            "top1_model": model,
-            "top1_file": file,
-            "scores": self.output,
-            "max_error": self._max_error,
-            "mean_error": self._sum_error / self.num_images,
-            "max_relative_error": self._max_error / self._max_score,
-        }
 
 
 def latencies(path: str, about: "About", reference: Callable, cores: int) -> list[dict[str, object]]:
@@ -177,17 +188,11 @@ def _check_same_model(path: str, about: "About", trained: "Trained") -> None:
         )
 
 
-def _print(result: dict[str, Any], out: TextIO) -> None:
+def _print(result: dict[str, Any], comparison: "Comparison", out: TextIO) -> None:
     print(f"file       {result['file']} ({result['format']}, {result['bytes'] / 1e6:.2f} MB)", file=out)
     print(f"model      {result['model']}", file=out)
-    print(f"images     {result['num_images']:,} of {result['data']}, split {result['split']}", file=out)
-    print(f"agreement  {100 * result['agreement']:.2f} % of the images have the same top-1", file=out)
-    print(f"top-1      {100 * result['top1_file']:.2f} % file, {100 * result['top1_model']:.2f} % model", file=out)
-    print(
-        f"error      max {result['max_error']:.3g}, mean {result['mean_error']:.3g} of {result['scores']} "
-        f"({result['max_relative_error']:.1e} of the largest)",
-        file=out,
-    )
+    print(f"images     {result['num_images']:,} of {_place(result['data'], result['split'])}", file=out)
+    print("\n".join(comparison.lines()), file=out)
     for row in result["latency_ms"]:
         threads = f"{row['threads']} thread{'s' * (row['threads'] > 1)}"
         print(f"latency    {row['median']:.2f} ms an image, {row['runtime']}, {threads}", file=out)

@@ -4,6 +4,7 @@ Products are formed in float64 and rounded once.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -42,11 +43,34 @@ class Builder:
 
     def flatten(self, name: str, x: str) -> str:
         """Adds [1, 1, C] -> [C]."""
-        return self.add(g.Flatten, name, (x,), self.shapes[x][-1:])
+        return self.add(g.Reshape, name, (x,), self.shapes[x][-1:])
+
+    def rows(self, name: str, x: str, numbers: int) -> str:
+        """Adds [H, W, k * numbers] -> [H * W * k, numbers]: position by position, in each the k of its channels."""
+        return self.add(g.Reshape, name, (x,), (int(np.prod(self.shapes[x])) // numbers, numbers))
+
+    def concat(self, name: str, parts: list[str]) -> str:
+        """Adds rows [R, C] of several nodes, one after the other."""
+        shapes = [self.shapes[part] for part in parts]
+        return self.add(g.Concat, name, tuple(parts), (sum(rows for rows, _ in shapes), shapes[0][1]))
+
+    def sigmoid(self, name: str, x: str) -> str:
+        """Adds the sigmoid of rows [R, C]."""
+        return self.add(g.Sigmoid, name, (x,), self.shapes[x])
 
     def softmax(self, name: str, x: str) -> str:
-        """Adds the probabilities of logits [C]."""
+        """Adds the probabilities of logits [..., C]."""
         return self.add(g.Softmax, name, (x,), self.shapes[x])
+
+    def detections(self, codes: str, scores: str, *, max_detections: int, **fields: Any) -> dict[str, str]:
+        """Adds detections of codes [A, 4] and scores [A, slots]; returns the node of each of their results by name.
+
+        Fields are those of `graph.Detections`.
+        """
+        most = max_detections
+        found = self.add(g.Detections, "detections", (codes, scores), (most, 4), max_detections=most, **fields)
+        shapes = {"boxes": (most, 4), "classes": (most,), "scores": (most,), "count": ()}
+        return {part: self.add(g.Part, f"found/{part}", (found,), shape, part=part) for part, shape in shapes.items()}
 
     def conv(
         self,

@@ -1,8 +1,9 @@
 """A trained model -> a file that a phone, a browser or a server runs: what `mnet_jax.export` does."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+import ml_collections
 import numpy as np
 
 import mnet_jax
@@ -27,6 +28,7 @@ def export(
     image_size: int | tuple[int, int] | None = None,
     date: str | None = None,
     calibration: str | os.PathLike | None = None,
+    task: Mapping[str, object] | None = None,
 ) -> About:
     """Writes a trained model for another runtime; returns what its metadata say.
 
@@ -41,6 +43,8 @@ def export(
       date: for the metadata, as "2026-01-31"; without it the same weights give the same file.
       calibration: for int8, a folder of images like those of training; None: the training images that the model's
         config names, or, after quantisation-aware training, what that learnt.
+      task: fields of the config's section `task` that the file is to have otherwise than the model, such as
+        {"score_threshold": 0.2, "nms": "all"} of detection.
 
     Raises:
       ValueError: one line that says what was given and what is allowed.
@@ -48,7 +52,9 @@ def export(
     formats.check(format, quantize)
     if calibration is not None and quantize != "int8":
         raise ValueError(f"calibration images are for int8, not for quantize {quantize!r}: leave --calibration out")
-    graph, about = build_graph(trained, quantize=quantize, input=input, output=output, image_size=image_size, date=date)
+    graph, about = build_graph(
+        trained, quantize=quantize, input=input, output=output, image_size=image_size, date=date, task=task
+    )
     if quantize == "int8":
         with formats.needs_extra(), placed(path) as part:
             from mnet_jax.deploy.int8.calibration import batches
@@ -72,20 +78,24 @@ def build_graph(
     output: str | None = None,
     image_size: int | tuple[int, int] | None = None,
     date: str | None = None,
+    task: Mapping[str, object] | None = None,
 ) -> tuple[Graph, About]:
     """Returns the folded graph and its metadata; arguments as in `export`."""
     if not trained.has_head:
         raise ValueError(f"{trained.path} has no classifier: train one before you export it")
     check_date(date)
-    config = trained.config
-    task = build_task(config, trained.info)
-    network, face = build_model(config, trained.info, task=task), tasks.face(config.task.name, "export")
+    face = tasks.face(trained.config.task.name, "export")
     output = face.OUTPUTS[0] if output is None else output
-    size = check_size(configs.image_size(config.data) if image_size is None else image_size)
+    size = check_size(configs.image_size(trained.config.data) if image_size is None else image_size)
+    unset = {name: value for name, value in face.UNSET.items() if trained.config.task[name] is None}
+    settings = {**unset, **(task or {})}
+    config = with_settings(trained.config, size, settings)
+    task = build_task(config, trained.info)
+    network = build_model(config, trained.info, task=task)
     graph = fold(
         network.plan,
         trained.variables,
-        lambda graph: face.head(graph, network, output),
+        lambda graph: face.head(graph, network, task, output),
         image_size=size,
         input=input,
         mean=task.mean,
@@ -108,5 +118,21 @@ def build_graph(
         version=mnet_jax.__version__,
         date=date,
         task=config.task.name,
+        task_settings=settings,
     )
     return graph, about
+
+
+def with_settings(
+    config: ml_collections.ConfigDict, image_size: tuple[int, int], task: Mapping[str, object]
+) -> ml_collections.ConfigDict:
+    """Returns a model's config for images of another size, and with other values of fields of its section `task`.
+
+    Raises:
+      ValueError: if there is no such field, or it may not have that value.
+    """
+    config = config.copy_and_resolve_references()
+    configs.set_field(config, "data.image_size", image_size)
+    for name, value in task.items():
+        configs.change(config, f"task.{name}", value)
+    return config

@@ -29,7 +29,9 @@ class Backbone(Builder):
     def __init__(self, plan: plans.ModelPlan, variables: Mapping[str, Mapping], input_shape: tuple[int, ...]):
         super().__init__(plan, variables, input_shape)
         self._maps: dict[int, str] = {}
+        self._blocks: dict[str, str] = {}  # name of a block -> the node of what it gives
         self._last = g.INPUT  # what the last block gives
+        self._last_conv: str | None = None
         self._embedding: str | None = None
 
     def maps(self) -> dict[int, str]:
@@ -39,12 +41,21 @@ class Backbone(Builder):
     def embedding(self) -> str:
         """Returns the node of the embedding, [1, 1, F]; its layers are added when it is first asked for."""
         if self._embedding is None:
-            plan, x = self.plan, self._last
-            if plan.last_conv is not None:
-                x = self.conv(plan.last_conv, x)
-            x = self.mean("pool", x)
+            plan = self.plan
+            x = self.mean("pool", self._last if plan.last_conv is None else self.tap(plan.last_conv.name))
             self._embedding = x if plan.head is None else self.conv(plan.head, x)
         return self._embedding
+
+    def tap(self, path: str) -> str:
+        """Returns the node of what a block or a layer gives, by its path, as `MobileNet.taps` has them."""
+        if self.plan.last_conv is not None and path == self.plan.last_conv.name:
+            if self._last_conv is None:
+                self._last_conv = self.conv(self.plan.last_conv, self._last)
+            return self._last_conv
+        node = self._blocks.get(path, path)
+        if node not in self.shapes:
+            raise ValueError(f"{self.plan.name} has no block or layer {path!r}")
+        return node
 
     def add_maps(self, mean: np.ndarray | None, std: np.ndarray) -> None:
         """Adds everything up to the maps; `mean`: of pixels that the graph normalises, None: they come normalised."""
@@ -57,6 +68,7 @@ class Backbone(Builder):
         for block in self.plan.blocks:
             y = FOLDED[type(block)](self, block, x)
             x = self.add(g.Add, f"{block.name}/add", (x, y), self.shapes[x]) if block.residual else y
+            self._blocks[block.name] = x
             if block.name in strides:
                 self._maps[strides[block.name]] = x
         self._last = x

@@ -80,13 +80,53 @@ class Attention(Node):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Flatten(Node):
-    """[N, 1, 1, C] -> [N, C]."""
+class Reshape(Node):
+    """The same numbers in another shape, in the order of their axes: [N, 1, 1, C] -> [N, C], [N, H, W, C] -> rows."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Concat(Node):
+    """Rows [N, R, C] of several, one after the other."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Softmax(Node):
-    """Probabilities from logits [N, C]."""
+    """Probabilities from logits [N, ..., C]."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Sigmoid(Node):
+    """1 / (1 + exp(-x)) of rows."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Detections(Node):
+    """Boxes with a class each, from codes [N, A, 4] and scores [N, A, slots], by suppression of what overlaps.
+
+    Its results are "boxes" [N, D, 4] (y1, x1, y2, x2 as shares of the image's sides), "classes" [N, D], from 0 without
+    the background, "scores" [N, D], falling, and "count" [N], how many of the D are detections; all float32. `Part`
+    nodes name them. `shape` is that of the boxes. Fields as in `tasks/detection/coding.py` and `suppression.py`.
+    """
+
+    anchors: np.ndarray  # float32 [A, 4]: y1, x1, y2, x2 in pixels
+    image_size: tuple[int, int]  # height and width in pixels
+    num_classes: int  # without the background, which is the first slot where there is one more
+    centre_scale: float
+    size_scale: float
+    largest: float
+    clip_first: bool  # boxes are cut off at the image before suppression too
+    score_threshold: float
+    iou_threshold: float
+    per_class: bool
+    candidates: int | None
+    max_detections: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Part(Node):
+    """One result of a node that has several."""
+
+    part: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,12 +1,14 @@
 """Runs a graph in JAX: a pure function, for StableHLO export, for checks, and to observe what flows through it."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from mnet_jax.deploy import graph as g
+from mnet_jax.deploy.detections.in_jax import detect
 from mnet_jax.models.layers import ACTIVATIONS
 from mnet_jax.models.ops.depthwise import depthwise_conv
 
@@ -49,7 +51,7 @@ def _attend(node: g.Attention, query: jax.Array, key: jax.Array, value: jax.Arra
     return jnp.einsum("nlm,nmd->nld", weights, value).reshape(batch, *node.shape)
 
 
-FORMS: dict[type[g.Node], Callable[..., jax.Array]] = {
+FORMS: dict[type[g.Node], Callable[..., Any]] = {
     g.Pixels: lambda node, x: x.astype(jnp.float32) - node.mean.reshape(1, 1, 1, 3),
     g.Conv: _conv,
     g.Mean: lambda node, x: x.mean((1, 2), keepdims=True),
@@ -57,6 +59,10 @@ FORMS: dict[type[g.Node], Callable[..., jax.Array]] = {
     g.Add: lambda node, x, y: x + y,
     g.Gate: lambda node, x: jnp.clip(x + 3.0, 0.0, 6.0),
     g.Attention: _attend,
-    g.Flatten: lambda node, x: x.reshape(x.shape[0], node.shape[0]),
+    g.Reshape: lambda node, x: x.reshape(x.shape[0], *node.shape),
+    g.Concat: lambda node, *parts: jnp.concatenate(parts, axis=1),
     g.Softmax: lambda node, x: jax.nn.softmax(x),
+    g.Sigmoid: lambda node, x: jax.nn.sigmoid(x),
+    g.Detections: detect,
+    g.Part: lambda node, parts: parts[node.part],
 }

@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import json
+from collections.abc import Mapping
 from typing import Any
 
 JSON_FILE = "mnet.json"
@@ -34,6 +35,8 @@ class About:
       version: of mnet_jax.
       date: as given; None leaves it out, and the same weights give the same bytes.
       task: what the network was trained for. Files do not say "classification", the only one when there were no others.
+      task_settings: fields of the config's section `task` that the file has otherwise than the model; files do not say
+        that there are none.
     """
 
     model: str
@@ -52,6 +55,7 @@ class About:
     version: str
     date: str | None = None
     task: str = "classification"
+    task_settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def description(self) -> str:
@@ -62,19 +66,21 @@ class About:
             else f"RGB float32, (pixel - {list(self.mean)}) / {list(self.std)}"
         )
         height, width = self.image_size
+        part = "the whole photo" if self.eval_crop == 1.0 else f"a photo's centre, {self.eval_crop:g} of its short side"
         return (
             f"MobileNet {self.model} (width {self.width:g}), {len(self.class_names)} classes. "
-            f"Input: {height} x {width} {preparation}; a photo's centre, "
-            f"{self.eval_crop:g} of its short side, resized {self.interpolation}. "
+            f"Input: {height} x {width} {preparation}; {part}, resized {self.interpolation}. "
             f"Output: {self.output}. Quantisation: {self.quantize}. Weights: {self.source}, step {self.step}. "
             f"Made by mnet_jax {self.version}{f' on {self.date}' if self.date else ''}."
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns all fields by name, without a task where it is classification."""
+        """Returns all fields by name; without a task where it is classification, without settings where it has none."""
         fields = dataclasses.asdict(self)
         if self.task == "classification":
             del fields["task"]
+        if not self.task_settings:
+            del fields["task_settings"]
         return fields
 
     def to_json(self) -> str:

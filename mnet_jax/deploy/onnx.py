@@ -12,6 +12,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from mnet_jax.deploy import graph as g
+from mnet_jax.deploy.detections.in_onnx import detect
 from mnet_jax.deploy.metadata import About, from_properties
 from mnet_jax.files import placed
 
@@ -68,8 +69,8 @@ class _Writer:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
-    def add(self, kind: str, inputs: Sequence[str], output: str, **attributes) -> str:
-        self.nodes.append(helper.make_node(kind, inputs, (output,), name=output, **attributes))
+    def add(self, kind: str, inputs: Sequence[str], output: str, *more: str, **attributes) -> str:
+        self.nodes.append(helper.make_node(kind, inputs, (output, *more), name=output, **attributes))
         return output
 
     def constant(self, name: str, value: np.ndarray) -> str:
@@ -93,11 +94,27 @@ class _Writer:
                 return self.add("Add", inputs, output)
             case g.Attention():
                 return self._attention(node, inputs, output, shapes)
-            case g.Flatten():
-                return self.add("Flatten", inputs, output)
+            case g.Reshape():
+                return self._reshape(node, inputs[0], output, shapes[node.inputs[0]])
+            case g.Concat():
+                return self.add("Concat", inputs, output, axis=1)
             case g.Softmax():
                 return self.add("Softmax", inputs, output, axis=-1)
+            case g.Sigmoid():
+                return self.add("Sigmoid", inputs, output)
+            case g.Detections():
+                return detect(self, node, *inputs, output)
+            case g.Part():
+                return self.add("Identity", (f"{inputs[0]}/{node.part}",), output)
         raise g.no_form(node, "ONNX")
+
+    def _reshape(self, node: g.Reshape, x: str, output: str, shape: tuple[int, ...]) -> str:
+        """Adds rows of a map, whose channels come first here and last there."""
+        if shape[:2] == (1, 1) and len(node.shape) == 1:
+            return self.add("Flatten", (x,), output)
+        if shape[:2] != (1, 1):
+            x = self.add("Transpose", (x,), f"{output}/channels_last", perm=(0, 2, 3, 1))
+        return self.add("Reshape", (x, self.constant(f"{output}/to", np.array([0, *node.shape]))), output)
 
     def _conv(self, node: g.Conv, x: str, output: str) -> str:
         (top, bottom), (left, right) = node.padding

@@ -4,10 +4,13 @@ Written out instead of converted from JAX (jax2tf): the graph that comes out hol
 layers, no mean as a sum (which int8 kernels lack), and no lowering that is meant for XLA.
 """
 
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
 from mnet_jax.deploy import graph as g
+from mnet_jax.deploy.detections.in_tensorflow import detect
 
 
 def make_function(graph: g.Graph, batch_size: int | None) -> tf.types.experimental.ConcreteFunction:
@@ -28,7 +31,8 @@ def make_function(graph: g.Graph, batch_size: int | None) -> tf.types.experiment
     return tf.function(run, input_signature=[signature]).get_concrete_function()
 
 
-def _run(node: g.Node, *inputs: tf.Tensor) -> tf.Tensor:
+def _run(node: g.Node, *inputs: Any) -> Any:
+    """Returns a node's result, or, where it has several, these by name."""
     x = inputs[0]
     match node:
         case g.Pixels():
@@ -43,10 +47,18 @@ def _run(node: g.Node, *inputs: tf.Tensor) -> tf.Tensor:
             return x + inputs[1]
         case g.Attention():
             return _attend(node, *inputs)
-        case g.Flatten():
-            return tf.reshape(x, (-1, node.shape[0]))
+        case g.Reshape():
+            return tf.reshape(x, (-1, *node.shape))
+        case g.Concat():
+            return tf.concat(inputs, 1)
         case g.Softmax():
             return tf.nn.softmax(x)
+        case g.Sigmoid():
+            return tf.sigmoid(x)
+        case g.Detections():
+            return detect(node, *inputs)
+        case g.Part():
+            return x[node.part]
     raise g.no_form(node, "TensorFlow")
 
 

@@ -13,6 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from mnet_jax.deploy import graph as g
 from mnet_jax.deploy import tflite_metadata
+from mnet_jax.deploy.detections import in_tflite
 from mnet_jax.deploy.metadata import JSON_FILE, About, from_json
 from mnet_jax.files import placed
 
@@ -36,8 +37,9 @@ def convert(graph: g.Graph, about: About, *, quantize: str = "none") -> bytes:
       quantize: "none"; "float16": weights, computed in float32 (or float16 by a GPU); "dynamic": int8 weights per
         channel, activations quantised as they come.
     """
-    model = run_converter(graph, _float16 if quantize == "float16" else lambda converter: None)
-    return finish(_dynamic(model) if quantize == "dynamic" else model, about)
+    body, _ = in_tflite.without(graph)
+    model = run_converter(body, _float16 if quantize == "float16" else lambda converter: None)
+    return finish(_dynamic(model) if quantize == "dynamic" else model, about, graph)
 
 
 def _float16(converter: Any) -> None:
@@ -75,10 +77,15 @@ def run_converter(graph: g.Graph, configure: Callable[[Any], None]) -> bytes:
     return converter.convert()
 
 
-def finish(model: bytes, about: About) -> bytes:
+def finish(model: bytes, about: About, source: g.Graph) -> bytes:
     """Returns a model with readable names, metadata, the label file, and nothing that a delegate refuses.
 
     A converted model says the names of its results in its signature; one without a signature has them already.
+
+    Args:
+      model: made of `source`, up to its detections where it has some: they are added here.
+      about: for the metadata.
+      source: the whole graph.
     """
     tree = unpack(model)
     graph = tree.subgraphs[0]
@@ -86,6 +93,10 @@ def finish(model: bytes, about: About) -> bytes:
     for signature in tree.signatureDefs or ():
         for result in signature.outputs:
             graph.tensors[result.tensorIndex].name = result.name
+    _, detections = in_tflite.without(source)
+    if detections is not None:
+        nodes = {node.name: node for node in source.nodes}
+        in_tflite.append(tree, detections, {name: nodes[part].part for name, part in source.outputs.items()})
     names = [_text(graph.tensors[place].name) for place in graph.outputs]
     tree.description = about.description
     _dequantize_pixels(tree)
@@ -211,11 +222,14 @@ class Runner:
 
 
 def operations(model: bytes) -> list[str]:
-    """Returns the names of a model's operations, in the order in which they run: "CONV_2D", ..."""
+    """Returns the names of a model's operations, in the order in which they run: "CONV_2D", ..., and custom ones."""
     names = {number: name for name, number in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
     tree = unpack(model)
-    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in tree.operatorCodes]
-    return [names[codes[operator.opcodeIndex]] for operator in tree.subgraphs[0].operators]
+    kinds = [
+        _text(code.customCode) if code.customCode else names[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        for code in tree.operatorCodes
+    ]
+    return [kinds[operator.opcodeIndex] for operator in tree.subgraphs[0].operators]
 
 
 def left_out(model: bytes) -> list[str]:

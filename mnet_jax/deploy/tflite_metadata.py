@@ -18,14 +18,17 @@ from mnet_jax.tasks.output import Output
 BUFFER_NAME = "TFLITE_METADATA"
 IDENTIFIER = b"M001"
 _PARSER_VERSION = "1.0.0"  # the first one knew all fields that are used here
-_FEATURE, _IMAGE = 1, 2  # union ContentProperties
+_FEATURE, _IMAGE, _BOXES = 1, 2, 3  # union ContentProperties
+_BOUNDARIES = 1  # enum BoundingBoxType; the coordinates' type is by default that of shares, RATIO
+_LEFT_TOP_RIGHT_BOTTOM = (1, 0, 3, 2)  # where these are in (y1, x1, y2, x2)
 _NORMALIZATION = 1  # union ProcessUnitOptions
 _RGB = 1  # enum ColorSpaceType
-_DESCRIPTIONS, _AXIS_LABELS = 1, 2  # enum AssociatedFileType
+_DESCRIPTIONS = 1  # enum AssociatedFileType
+_LABELS = {"axis": 2, "values": 3}  # the same
 
 Value = int | bytes | np.ndarray | str | list | dict
 # A table as data: {slot: value}. str -> string, int -> uint8, np.ndarray -> vector of numbers, np.uint32 -> uint,
-# list of tables -> vector, dict -> table.
+# list of tables or of str -> vector, dict -> table.
 
 
 def build(about: About, names: Sequence[str]) -> bytes:
@@ -42,12 +45,16 @@ def build(about: About, names: Sequence[str]) -> bytes:
         5: {0: (255 - mean) / std, 1: (0 - mean) / std},
     }
     described = tasks.face(about.task, "export").describe(about.output, about.class_names)
-    results = [_result(described[name]) for name in names]
+    outputs = [described[name] for name in names]
+    network: dict[int, Value] = {2: [image], 3: [_result(output) for output in outputs]}
+    groups = dict.fromkeys(output.group for output in outputs if output.group is not None)
+    if groups:
+        network[8] = [{0: name, 1: [output.title for output in outputs if output.group == name]} for name in groups]
     model = {
         0: f"MobileNet {about.model}",
         1: about.description,
         2: about.version,
-        3: [{2: [image], 3: results}],
+        3: [network],
         4: f"mnet_jax, {about.source}",
         6: [{0: JSON_FILE, 1: "The same and more as JSON", 2: _DESCRIPTIONS}],
         7: _PARSER_VERSION,
@@ -60,8 +67,11 @@ def build(about: About, names: Sequence[str]) -> bytes:
 def _result(output: Output) -> dict[int, Value]:
     """Returns the table TensorMetadata of one result."""
     table = {0: output.title, 1: output.text, 3: {0: _FEATURE, 1: {}}}
-    if output.per_class:
-        table[6] = [{0: LABELS_FILE, 1: "Names of the classes, a line each", 2: _AXIS_LABELS}]
+    if output.boxes:  # dimension 2 holds the numbers of a box
+        form = {0: np.array(_LEFT_TOP_RIGHT_BOTTOM, np.uint32), 1: _BOUNDARIES}
+        table[3] = {0: _BOXES, 1: form, 2: {0: np.uint32(2), 1: np.uint32(2)}}
+    if output.labels is not None:
+        table[6] = [{0: LABELS_FILE, 1: "Names of the classes, a line each", 2: _LABELS[output.labels]}]
     if output.range is not None:
         low, high = output.range
         table[5] = {0: np.full(1, high, np.float32), 1: np.full(1, low, np.float32)}
@@ -80,7 +90,7 @@ def _write(builder: flatbuffers.Builder, table: dict[int, Value]) -> int:
             case np.ndarray():
                 offsets[slot] = builder.CreateNumpyVector(value)
             case list():
-                rows = [_write(builder, row) for row in value]
+                rows = [builder.CreateString(row) if isinstance(row, str) else _write(builder, row) for row in value]
                 builder.StartVector(4, len(rows), 4)
                 for row in reversed(rows):
                     builder.PrependUOffsetTRelative(row)

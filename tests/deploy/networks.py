@@ -23,13 +23,14 @@ _UNIFORM = {
 
 def fold(plan, variables, *, output="logits", **options):
     """The graph of a classifier."""
-    return folding.fold(plan, variables, lambda graph: export.head(graph, Classifier(plan), output), **options)
+    return folding.fold(plan, variables, lambda graph: export.head(graph, Classifier(plan), None, output), **options)
 
 
-def random_variables(plan, seed=0):
+def random_variables(plan, seed=0, listed=None):
+    """Random values of a plan's variables, or of those that a network lists."""
     generator = np.random.default_rng(seed)
     tree = {"params": {}, "batch_stats": {}}
-    for variable in list_variables(plan):
+    for variable in listed or list_variables(plan):
         scope = tree[variable.collection]
         for name in variable.path[:-1]:
             scope = scope.setdefault(name, {})

@@ -213,7 +213,7 @@ def test_trained_ranges_are_those_of_the_exported_model(aware, tmp_path):
         known = ranges.learnt(target, variables["batch_stats"])
         missing = {node.name for node in target.graph.nodes} - known.keys()
         assert all(
-            isinstance(next(n for n in target.graph.nodes if n.name == name), (g.Pixels, g.Gate, g.Flatten))
+            isinstance(next(n for n in target.graph.nodes if n.name == name), (g.Pixels, g.Gate, g.Reshape))
             for name in missing
         )
         path = tmp_path / "model.tflite"

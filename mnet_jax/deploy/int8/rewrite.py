@@ -69,7 +69,7 @@ def rewrite(source: g.Graph) -> Int8Graph:
             case g.Multiply():
                 nodes.append(node)
                 factors[node.name] = first * factors[node.inputs[1]]
-            case _:  # Mean, Flatten, Softmax
+            case _:  # Mean, Reshape, Softmax
                 nodes.append(node)
                 factors[node.name] = first
     if scaled := [name for name, node in source.outputs.items() if factors[node] != 1.0]:

@@ -112,7 +112,7 @@ class _Writer:
                 options.keepDims = True
                 axes = self._constant(f"{node.name}/axes", np.array([1, 2], np.int32))
                 self._operator("MEAN", options, [*self._inputs(node), axes], node)
-            case g.Flatten():
+            case g.Reshape():
                 self._result(node, self._params[node.inputs[0]])
                 shape = np.array([1, *node.shape], np.int32)
                 options = schema.ReshapeOptionsT()

@@ -3,33 +3,52 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+
 from mnet_jax.errors import check_choice
+from mnet_jax.tasks.classification.agreement import ScoreComparison
 from mnet_jax.tasks.classification.network import Classifier
+from mnet_jax.tasks.classification.task import Classification
 from mnet_jax.tasks.output import Output
 
 OUTPUTS = ("probabilities", "logits")  # what a file can give; the first, unless it is asked for another
+UNSET: dict[str, object] = {}  # fields of the section `task` that files have where a config leaves them open
 
 
-def head(graph: Any, network: Classifier, output: str) -> dict[str, str]:
+def head(graph: Any, network: Classifier, task: Classification, output: str) -> dict[str, str]:
     """Adds the classifier to a graph, and returns the node of its result by name.
 
     Args:
       graph: a `deploy.fold.Backbone`.
       network: whose layers are added.
+      task: not needed here.
       output: "probabilities" or "logits", float32 [N, num_classes].
 
     Raises:
       ValueError: if it is neither.
     """
+    del task
     check_choice("output", output, OUTPUTS)
     x = graph.conv(network.plan.classifier, graph.embedding())
     x = graph.flatten("logits", x)
     return {output: x if output == "logits" else graph.softmax("probabilities", x)}
 
 
+def results(task: Classification, outputs: jax.Array, output: str) -> jax.Array:
+    """Returns what a file gives for the network's outputs, logits float32 [N, num_classes]."""
+    del task
+    return jax.nn.softmax(outputs) if output == "probabilities" else outputs
+
+
+def compare(task: Classification, output: str) -> ScoreComparison:
+    """Returns an empty comparison of a file's scores with the network's."""
+    del task
+    return ScoreComparison(output)
+
+
 def describe(output: str, class_names: Sequence[str]) -> dict[str, Output]:
     """Returns what is to be said of the result that `head` names `output`."""
     text = f"{output} of the {len(class_names)} classes"
     if output == "logits":
-        return {output: Output(title="logits", text=text, per_class=True)}
-    return {output: Output(title="probability", text=text, range=(0.0, 1.0), per_class=True)}
+        return {output: Output(title="logits", text=text, labels="axis")}
+    return {output: Output(title="probability", text=text, range=(0.0, 1.0), labels="axis")}

@@ -1,0 +1,1 @@
+"""What the node `Detections` of a graph becomes in each format."""
