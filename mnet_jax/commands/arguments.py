@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import ml_collections
 
+    from mnet_jax.data.catalog import DatasetInfo
     from mnet_jax.data.dataset import Dataset
     from mnet_jax.trained import Trained
 
@@ -71,6 +72,38 @@ def add_batch_size(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch_size", type=_positive, metavar="N", help="images at a time; changes the speed, not the result"
     )
+
+
+# --- A network without weights, by name or by config ---
+
+
+def add_network(parser: argparse.ArgumentParser) -> None:
+    """`MODEL`, an architecture or a detector, with its width and classes; or the network of `--config FILE`."""
+    parser.add_argument("model", metavar="MODEL", nargs="?", help="one of `mnet models`")
+    parser.add_argument("--config", metavar="FILE", help="in place of MODEL: a file in configs/, as for train.py")
+    parser.add_argument("--width", type=float, help="width multiplier (default: 1.0)")
+    parser.add_argument("--num_classes", type=int, help="without a background (default: 1000; of a detector 90)")
+
+
+def check_network(args: argparse.Namespace, *of_model: str) -> None:
+    """Raises ValueError unless there is MODEL or `--config`, and with the latter none of the options `of_model`."""
+    if (args.model is None) == (args.config is None):
+        raise ValueError("give MODEL, one of `mnet models`, or --config FILE" + (", not both" if args.model else ""))
+    for name in of_model if args.config is not None else ():
+        if getattr(args, name) is not None:
+            raise ValueError(
+                f"--{name} goes with MODEL: override the field of {args.config}, as --config.model.width=0.5"
+            )
+
+
+def describe_data(config: "ml_collections.ConfigDict") -> "DatasetInfo":
+    """Returns what is published of ImageNet, CIFAR and COCO, without their files, and what is found of another set."""
+    from mnet_jax.data import catalog
+    from mnet_jax.data.dataset import Dataset
+    from mnet_jax.trained import annotations
+
+    known = catalog.published(config.data)
+    return Dataset.open(config.data, annotations(config)).info if known is None else known
 
 
 def _positive(text: str) -> int:

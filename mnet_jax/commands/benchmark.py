@@ -7,10 +7,13 @@ import json
 import time
 from typing import TYPE_CHECKING, TextIO
 
+from mnet_jax.commands import arguments
+
 if TYPE_CHECKING:
     import jax
     import ml_collections
 
+    from mnet_jax.data.catalog import DatasetInfo
     from mnet_jax.training.parallel import Devices
     from mnet_jax.training.setup import Learning
     from mnet_jax.training.state import Tree
@@ -26,6 +29,9 @@ MODES = {
     ),
 }
 
+_OF_MODEL = ("width", "num_classes", "image_size", "dtype", "padding")  # options that a config has fields for
+_TOP = 300  # results of `--predict`: of all that torchvision's detectors give
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the modes, each with its own options."""
@@ -38,6 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             mode.add_argument("--num_devices", type=int, metavar="N", help="devices to use (default: all)")
         elif name == "infer":
             add_model_arguments(mode, batch_size=1)
+            mode.add_argument(
+                "--predict",
+                action="store_true",
+                help="with what `mnet predict` reads of the outputs: the classes of highest score, or detections",
+            )
         else:
             importlib.import_module(module).add_mode_arguments(mode)
         # as `mnet` itself declares them: here they may follow the mode
@@ -58,7 +69,7 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
 
 
 def run_train(args: argparse.Namespace, out: TextIO) -> int:
-    """Times the real training step: normalisation, gradient, RMSprop, moving averages, metrics."""
+    """Times the real training step: normalisation, gradient, optimizer, moving averages, metrics."""
     setup = prepare(args, num_devices=args.num_devices)
     from mnet_jax.measuring import clock
 
@@ -67,28 +78,39 @@ def run_train(args: argparse.Namespace, out: TextIO) -> int:
     result = describe(args, setup) | {
         "trace_seconds": training.trace_seconds,
         "compile_seconds": training.compile_seconds,
-        **figures(training.compiled, times, args, setup),
+        **figures(training.compiled, times, setup),
     }
     report(result, out, as_json=args.json)
     return 0
 
 
 def run_infer(args: argparse.Namespace, out: TextIO) -> int:
-    """Times logits of normalised float32 images on one device, with the variables as arguments."""
+    """Times the network, and with `--predict` its task, on normalised float32 images on one device.
+
+    The variables are arguments of the program.
+    """
     setup = prepare(args, num_devices=1)
     import jax
 
+    from mnet_jax import tasks
     from mnet_jax.measuring import clock
 
+    task, network = setup.learning.task, setup.learning.network
+    face = tasks.face(setup.config.task.name, "predict") if args.predict else None
+
+    def infer(variables: "Tree", images: jax.Array) -> "Tree":
+        outputs = network.apply(variables, images)
+        return outputs if face is None else face.select(task, outputs, _TOP)
+
     variables = jax.device_put(setup.variables)
-    images = setup.learning.task.eval_inputs({"image": setup.batch["image"][0]})
+    images = task.eval_inputs({"image": setup.batch["image"][0]})
     start = time.perf_counter()
-    compiled = jax.jit(setup.learning.network.apply).lower(variables, images).compile()
+    compiled = jax.jit(infer).lower(variables, images).compile()
     compile_seconds = time.perf_counter() - start
     times = clock.timings(lambda: compiled(variables, images), warmup=args.warmup, seconds=args.seconds)
     result = describe(args, setup) | {
         "compile_seconds": compile_seconds,
-        **figures(compiled, times, args, setup),
+        **figures(compiled, times, setup),
     }
     report(result, out, as_json=args.json)
     return 0
@@ -98,18 +120,19 @@ def run_infer(args: argparse.Namespace, out: TextIO) -> int:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, *, batch_size: int) -> None:
-    """Model, size, batch, dtype and how long to measure."""
-    parser.add_argument("model", metavar="MODEL", help="one of `mnet models`")
-    parser.add_argument("--width", type=float, default=1.0, help="width multiplier (default: 1.0)")
-    parser.add_argument("--image_size", type=int, default=224, metavar="PIXELS", help="side of an image (default: 224)")
+    """Adds the network, its images, and how long to measure; `batch_size`: of a network that is named."""
+    arguments.add_network(parser)
     parser.add_argument(
-        "--batch_size", type=int, default=batch_size, metavar="N", help=f"over all devices (default: {batch_size})"
+        "--image_size", type=int, metavar="PIXELS", help="side of an image (default: 224; of a detector its own)"
     )
-    parser.add_argument("--num_classes", type=int, default=1000, help="size of the classifier (default: 1000)")
-    parser.add_argument("--dtype", default="float32", help="compute in float32 or bfloat16 (default: float32)")
-    parser.add_argument("--padding", default="same", help="same or symmetric (default: same)")
+    parser.add_argument(
+        "--batch_size", type=int, metavar="N", help=f"over all devices (default: {batch_size}, or the config's)"
+    )
+    parser.add_argument("--dtype", help="compute in float32 or bfloat16 (default: float32)")
+    parser.add_argument("--padding", help="same or symmetric (default: same; of a detector its own)")
     parser.add_argument("--warmup", type=int, default=2, metavar="N", help="runs before the clock starts (default: 2)")
     parser.add_argument("--seconds", type=float, default=10.0, help="measure for this long (default: 10)")
+    parser.set_defaults(usual_batch_size=batch_size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +143,7 @@ class Setup:
     learning: "Learning"
     devices: "Devices"
     variables: "Tree"  # float32, on the host
-    batch: dict[str, "jax.Array"]  # image uint8 [devices, batch, H, W, 3], label int32, mask float32, index int32
+    batch: dict[str, "jax.Array"]  # image uint8 [devices, batch, H, W, 3], and whatever else a training batch has
 
 
 def prepare(args: argparse.Namespace, *, num_devices: int | None = None) -> Setup:
@@ -129,38 +152,61 @@ def prepare(args: argparse.Namespace, *, num_devices: int | None = None) -> Setu
     Raises:
       ValueError: one line with what was given, what is allowed and what to type.
     """
-    import numpy as np
-
-    from mnet_jax import runtime, schema
-    from mnet_jax.config import validate
-    from mnet_jax.data.catalog import DatasetInfo
+    from mnet_jax import runtime
+    from mnet_jax.config import image_size
+    from mnet_jax.data.made_up import make_batch
     from mnet_jax.models.variables import initial_variables
     from mnet_jax.training import setup
     from mnet_jax.training.parallel import Devices
 
+    arguments.check_network(args, *_OF_MODEL)
     for name in ("batch_size", "num_classes"):
-        if getattr(args, name) < 1:
+        if getattr(args, name) is not None and getattr(args, name) < 1:
             raise ValueError(f"--{name} {getattr(args, name)}: give at least 1")
     if args.warmup < 0 or args.seconds < 0:
         raise ValueError("--warmup and --seconds must be 0 or more")
     runtime.keep_memory()
-    config = schema.get_config()
-    config.model.name, config.model.width = args.model, args.width
-    config.model.dtype, config.model.padding = args.dtype, args.padding
-    config.data.image_size = args.image_size
-    config.train.batch_size, config.train.num_steps = args.batch_size, 1_000_000
-    validate(config)
+    config, info = _of_model(args) if args.config is None else _of_config(args)
     devices = Devices(num_devices)
-    info = DatasetInfo.made_up(args.num_classes)
     learning = setup.learning(config, info, devices.count)
-    rng = np.random.default_rng(0)
-    batch = {
-        "image": rng.integers(0, 256, (args.batch_size, args.image_size, args.image_size, 3), np.uint8),
-        "label": rng.integers(0, args.num_classes, args.batch_size).astype(np.int32),
-        "mask": np.ones(args.batch_size, np.float32),
-    }
+    size, batch_size = image_size(config.data), config.train.batch_size
+    batch = make_batch(learning.task.annotations, info.num_classes, size, batch_size)
     (placed,) = devices.feed([batch])
     return Setup(config, learning, devices, initial_variables(learning.network.list_variables(), 0), placed)
+
+
+def _of_model(args: argparse.Namespace) -> "tuple[ml_collections.ConfigDict, DatasetInfo]":
+    """Returns the config of a network by name, and as many classes as it is to tell apart."""
+    from mnet_jax import schema
+    from mnet_jax.config import validate
+    from mnet_jax.data.catalog import DatasetInfo
+    from mnet_jax.models.heads.tables import DetectorSpec, find_network
+
+    config, spec = schema.get_config(), find_network(args.model)
+    usual_classes = 1000
+    if isinstance(spec, DetectorSpec):
+        config.update_from_flattened_dict(spec.settings)
+        config.data.crop, usual_classes = "ssd", 90
+    else:
+        config.model.name = args.model
+    given = {"model.width": args.width, "model.dtype": args.dtype, "model.padding": args.padding}
+    given["data.image_size"] = args.image_size
+    config.update_from_flattened_dict({field: value for field, value in given.items() if value is not None})
+    config.train.batch_size = args.usual_batch_size if args.batch_size is None else args.batch_size
+    config.train.num_steps = 1_000_000
+    validate(config)
+    return config, DatasetInfo.made_up(usual_classes if args.num_classes is None else args.num_classes)
+
+
+def _of_config(args: argparse.Namespace) -> "tuple[ml_collections.ConfigDict, DatasetInfo]":
+    """Returns a config from its file, and what is known of its data set without its images, if it is published."""
+    from mnet_jax.config import load, validate
+
+    config = load(args.config, args.overrides)
+    if args.batch_size is not None:
+        config.train.batch_size = args.batch_size
+    validate(config)
+    return config, arguments.describe_data(config)
 
 
 class Training:
@@ -197,19 +243,19 @@ def describe(args: argparse.Namespace, setup: Setup) -> dict[str, object]:
     """Returns the head of every result: what was measured, and on what."""
     import jax
 
-    device = setup.devices.local[0]
+    config, device = setup.config, setup.devices.local[0]
     return {
-        "model": args.model,
-        "width": args.width,
-        "image_size": args.image_size,
-        "batch_size": args.batch_size,
-        "dtype": args.dtype,
+        "model": args.model or args.config,
+        "width": config.model.width,
+        "image_size": config.data.image_size,
+        "batch_size": config.train.batch_size,
+        "dtype": config.model.dtype,
         "device": f"{setup.devices.count} x {device.device_kind}",
         "jax": jax.__version__,
     }
 
 
-def figures(compiled: "jax.stages.Compiled", times: list[float], args: argparse.Namespace, setup: Setup) -> dict:
+def figures(compiled: "jax.stages.Compiled", times: list[float], setup: Setup) -> dict:
     """Returns speed, memory, and how near the program comes to the memory's own speed.
 
     `bandwidth_fraction` is the bytes that the program's operations read and write, a device, over the time and over the
@@ -224,7 +270,7 @@ def figures(compiled: "jax.stages.Compiled", times: list[float], args: argparse.
     needs = clock.program_memory(compiled)
     return {
         **clock.spread(times),
-        "images_per_second": args.batch_size / median,
+        "images_per_second": setup.config.train.batch_size / median,
         f"peak_{memory['of']}_memory_mib": memory["bytes"] / 2**20,
         "program_memory_mib": None if needs is None else needs / 2**20,
         "bytes_moved_mib": None if moved is None else moved / 2**20,

@@ -62,7 +62,7 @@ def run_mode(args: argparse.Namespace, out: TextIO) -> int:
     if args.json:
         print(json.dumps(result, indent=2), file=out)
         return 0
-    print(f"{args.model} x{args.width:g}, {args.image_size} px, batch {args.batch_size}, {args.dtype}", file=out)
+    print("{model} x{width:g}, {image_size} px, batch {batch_size}, {dtype}".format(**result), file=out)
     print(
         f"step {result['median_ms']:.1f} ms (median); operations {result['operations_ms']:.1f} ms, "
         f"mean of {_STEPS} steps under the profiler",

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, TextIO
 
+from mnet_jax.commands.arguments import describe_data
 from mnet_jax.measuring import tpu
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def check(config: "ml_collections.ConfigDict", topology: str) -> Report:
         devices = DescribedDevices(describe_tpu(topology))
     except ModuleNotFoundError as error:
         raise ValueError(_MISSING) from error
-    chip, info = tpu.chip(devices.local[0].device_kind), _describe(config)
+    chip, info = tpu.chip(devices.local[0].device_kind), describe_data(config)
     run_plan = derive(config, info, devices.count)
     shared = {
         "model": config.model.name,
@@ -162,16 +163,6 @@ def lower(
     state = jax.eval_shape(learning.new_state, variables)
     batch = batches.shapes(annotations(config), run_plan.image_size, devices.count, run_plan.device_batch, train=True)
     return devices.pmap(learning.train_step(network), donate_state=True).lower(state, batch)
-
-
-def _describe(config: "ml_collections.ConfigDict") -> "DatasetInfo":
-    """Returns what is published of ImageNet and CIFAR, without their files, and what is found of another set."""
-    from mnet_jax.data import catalog
-    from mnet_jax.data.dataset import Dataset
-    from mnet_jax.trained import annotations
-
-    known = catalog.published(config.data)
-    return Dataset.open(config.data, annotations(config)).info if known is None else known
 
 
 def _needed(error: str) -> int | None:

@@ -81,6 +81,7 @@ PUBLISHED = {
     "imagenet2012": Published(1000, 1_281_167, 50_000, "validation"),
     "cifar10": Published(10, 50_000, 10_000, "test"),
     "cifar100": Published(100, 50_000, 10_000, "test"),
+    "coco/2017": Published(80, 118_287, 5_000, "validation"),
 }
 
 
@@ -97,7 +98,7 @@ def statistics(name: str) -> Statistics:
 
 
 def published(data: ml_collections.ConfigDict) -> DatasetInfo | None:
-    """Returns ImageNet or CIFAR with their published sizes, without looking for files; None for other sets and splits.
+    """Returns ImageNet, CIFAR or COCO as published, without looking for files; None for other sets and splits.
 
     For what needs no images, such as compiling for a machine elsewhere. The classes' names are their numbers.
     """

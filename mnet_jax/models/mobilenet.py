@@ -120,6 +120,11 @@ class MobileNet(nn.Module):
         """Returns all variables of the network, so that it can start without being traced."""
         return list_variables(self.plan)
 
+    def head_layers(self, image_size: plans.Size) -> list[tuple[plans.ConvPlan, plans.Size]]:
+        """Returns the layers that the task has on maps, with the size of the map that each is given; for counting."""
+        del image_size
+        return []
+
     def shared(self, *, dtype: str | None = None) -> Shared:
         """Returns what the layers of this network are told; `dtype`: of layers that compute in another one."""
         compute = self.compute if dtype is None else dataclasses.replace(self.compute, dtype=dtype)

@@ -1,11 +1,18 @@
 """`mnet benchmark` on a narrow net: the figures hold together, errors are one line."""
 
+import argparse
 import json
 
+import jax
+import numpy as np
 import pytest
 
-from mnet_jax.commands import cli
+from mnet_jax.commands import benchmark, cli
 from mnet_jax.commands.benchmark_breakdown import classify, operation_names
+from mnet_jax.data.annotations import Boxes, Label, PixelMap
+from mnet_jax.data.batch import spec
+from mnet_jax.data.made_up import make_batch
+from mnet_jax.training.parallel import AXIS
 
 SMALL = ["--width", "0.25", "--image_size", "32", "--batch_size", "2", "--num_classes", "10", "--seconds", "0.1"]
 
@@ -32,6 +39,50 @@ def test_step_breakdown(capsys):
     assert set(result["layers_ms"]) >= {"stem", "depthwise", "pointwise", "batch norm", "classifier"}
     for table in ("phases_ms", "layers_ms"):
         assert sum(result[table].values()) == pytest.approx(result["operations_ms"])
+
+
+def test_training_of_a_detector():
+    """The train step takes the batch with its made-up objects (traced, not run)."""
+    parser = argparse.ArgumentParser()
+    benchmark.add_model_arguments(parser, batch_size=2)
+    small = ["--width", "0.1", "--image_size", "128", "--num_classes", "3"]
+    setup = benchmark.prepare(parser.parse_args(["ssdlite320_v2_tf", *small]), num_devices=1)
+    state = jax.eval_shape(setup.learning.new_state, setup.variables)
+    batch = {name: values[0] for name, values in setup.batch.items()}
+    step = jax.vmap(setup.learning.train_step(), axis_name=AXIS, in_axes=(None, 0))
+    _, metrics = jax.eval_shape(step, state, jax.tree.map(lambda x: x[None], batch))
+    assert batch["image"].shape == (2, 128, 128, 3)
+    assert setup.config.data.crop == "ssd"
+    assert "found" in metrics
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # how ml_collections reads a config file
+def test_a_config(capsys):
+    """Inference of a detector with its detections, in the config's own dtype."""
+    small = ["--config.model.width=0.1", "--config.data.image_size=128", "--config.model.dtype=bfloat16"]
+    options = ["--predict", "--batch_size", "1", "--seconds", "0.1", "--json"]
+    assert cli.main(["benchmark", "infer", "--config", "configs/ssdlite_v1.py", *small, *options]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["model"], result["width"]) == ("configs/ssdlite_v1.py", 0.1)
+    assert (result["image_size"], result["batch_size"], result["dtype"]) == (128, 1, "bfloat16")
+
+
+def test_made_up_batches():
+    """Objects inside the image, in the first slots; classes that there are; an unknown kind has padding."""
+    kinds = {"boxes": Boxes(most=20), "label": Label(), "map": PixelMap()}
+    batch = make_batch(kinds, 3, (64, 96), 5)
+    fields = spec(kinds, (64, 96), train=True)
+    assert {name: (5, *field.shape) for name, field in fields.items()} == {k: v.shape for k, v in batch.items()}
+    assert {name: np.dtype(field.dtype) for name, field in fields.items()} == {k: v.dtype for k, v in batch.items()}
+    there = batch["boxes_mask"]
+    boxes = batch["boxes"][there]
+    assert there.sum(1).tolist() == [7] * 5
+    assert (boxes[:, :2] >= 0).all()
+    assert (boxes[:, 2:] <= [64, 96]).all()
+    assert (boxes[:, 2:] - boxes[:, :2] >= [6.3, 9.5]).all()
+    assert not batch["boxes"][~there].any()
+    for name in ("label", "map", "boxes_class"):
+        assert set(np.unique(batch[name])) == {0, 1, 2}
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,10 @@ class Detector(MobileNet):
         ranges = list_ranges(self.head_plan.ranges()) if self.plan.quantization is not None else []
         return list_variables(self.plan) + self.head_plan.variables() + ranges
 
+    def head_layers(self, image_size: plans.Size) -> list[tuple[plans.ConvPlan, plans.Size]]:
+        """Returns all layers of the head, with the size of the map that each is given."""
+        return self.head_plan.placed(image_size)
+
     def _predict(self, branches: tuple, maps: list[jax.Array], numbers: int, *, train: bool) -> jax.Array:
         """Returns [N, A, numbers]: of each map its positions row by row, of each position its anchors."""
         found = []
