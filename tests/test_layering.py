@@ -121,7 +121,9 @@ def test_only_initial_weights_come_from_pretrained():
     assert users <= {"initial.py"}
 
 
-@pytest.mark.parametrize("module", ["specs", "plans", "tables", "resolve", "heads.boxes", "heads.tables"])
+@pytest.mark.parametrize(
+    "module", ["specs", "plans", "tables", "resolve", "heads.boxes", "heads.ssd", "heads.pyramid", "heads.tables"]
+)
 def test_the_plan_is_pure_python(module):
     code = f"import sys, mnet_jax.models.{module}; print([m for m in ('jax', 'flax', 'numpy') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

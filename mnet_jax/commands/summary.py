@@ -8,10 +8,10 @@ from typing import TextIO
 from mnet_jax.commands import arguments
 from mnet_jax.models import count
 from mnet_jax.models.heads.tables import DetectorSpec, find_network, resolve_detector
-from mnet_jax.models.plans import ConvPlan, ModelPlan, Size
+from mnet_jax.models.plans import LayerPlan, ModelPlan, Size
 from mnet_jax.models.resolve import resolve
 
-Placed = Sequence[tuple[ConvPlan, Size]]
+Placed = Sequence[tuple[LayerPlan, Size]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

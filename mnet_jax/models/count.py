@@ -35,14 +35,15 @@ class Totals:
 
 
 def summarize(
-    plan: plans.ModelPlan, image_size: int | tuple[int, int], head: Iterable[tuple[plans.ConvPlan, Size]] = ()
+    plan: plans.ModelPlan, image_size: int | tuple[int, int], head: Iterable[tuple[plans.LayerPlan, Size]] = ()
 ) -> tuple[list[Row], Totals]:
     """Returns rows in the order in which the network runs, and their totals.
 
     Args:
       plan: the network.
       image_size: pixels, one number or (height, width), positive.
-      head: layers that a task puts on maps, each with the size of the map that it is given.
+      head: layers that a task puts on maps, each with the size of the map that it is given; of one that comes again, as
+        layers do that several maps share, only the multiply-adds count again.
 
     Raises:
       ValueError: if the image has no pixels.
@@ -69,7 +70,11 @@ def summarize(
     if plan.last_conv is not None:
         rows.append(_layer_row(plan.last_conv, plan.norm, "conv", size))
     rows += [_layer_row(layer, plan.norm, "dense", None) for layer in (plan.head, plan.classifier) if layer is not None]
-    rows += [_layer_row(layer, plan.norm, "head", size) for layer, size in head]
+    counted: set[str] = set()
+    for layer, size in head:
+        row = _layer_row(layer, plan.norm, "head", size)
+        rows.append(dataclasses.replace(row, params=0, batch_statistics=0) if layer.name in counted else row)
+        counted.add(layer.name)
 
     params, statistics = sum(row.params for row in rows), sum(row.batch_statistics for row in rows)
     totals = Totals(
@@ -134,12 +139,12 @@ def _count(variables: list[Variable]) -> dict[str, int]:
     }
 
 
-def _layer_row(layer: plans.ConvPlan, norm: plans.Norm, kind: str, size: Size | None) -> Row:
+def _layer_row(layer: plans.ConvPlan | plans.NormPlan, norm: plans.Norm, kind: str, size: Size | None) -> Row:
     """Returns the row of a layer outside the blocks; `size` None: after pooling."""
     return Row(
         name=layer.name,
         kind=kind,
-        input_shape=(*(size or ()), layer.in_features),
+        input_shape=(*(size or ()), getattr(layer, "in_features", layer.features)),
         output_shape=(*(layer.output_size(size) if size else ()), layer.features),
         multiply_adds=layer.multiply_adds(size or (1, 1)),
         **_count(layer.variables(norm)),

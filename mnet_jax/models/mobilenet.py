@@ -120,7 +120,7 @@ class MobileNet(nn.Module):
         """Returns all variables of the network, so that it can start without being traced."""
         return list_variables(self.plan)
 
-    def head_layers(self, image_size: plans.Size) -> list[tuple[plans.ConvPlan, plans.Size]]:
+    def head_layers(self, image_size: plans.Size) -> list[tuple[plans.LayerPlan, plans.Size]]:
         """Returns the layers that the task has on maps, with the size of the map that each is given; for counting."""
         del image_size
         return []

@@ -218,10 +218,11 @@ class SqueezeExcitePlan(LayerPlan):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NormPlan(LayerPlan):
-    """A norm that follows no convolution (before attention)."""
+    """A norm with no convolution of its own (before attention; of one of the maps that share a convolution)."""
 
     name: str
     features: int
+    activation: str | None = None  # of `layers.ACTIVATIONS`, after it
 
     def variables(self, norm: Norm, scope: tuple[str, ...] = ()) -> list[Variable]:
         """Returns the norm's."""

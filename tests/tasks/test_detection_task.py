@@ -164,8 +164,8 @@ def test_focal_loss_is_the_papers():
                 p, high = 1 / (1 + math.exp(-logits[n, a, c])), c > 0 and classes[n, a] == c
                 pt, alpha = (p, 0.25) if high else (1 - p, 0.75)
                 expected[n] -= alpha * (1 - pt) ** 2 * math.log(pt)
-    loss = jax.jit(losses.focal_loss, static_argnames="alpha")
-    found = loss(logits, classes, np.ones((2, 5), bool), alpha=0.25)
+    loss = jax.jit(losses.focal_loss, static_argnames=("alpha", "gamma"))
+    found = loss(logits, classes, np.ones((2, 5), bool), alpha=0.25, gamma=2.0)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 

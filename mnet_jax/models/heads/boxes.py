@@ -1,15 +1,17 @@
-"""Heads that give boxes: the record of one (SSD, SSDLite), and its plan on one backbone. Pure Python, no jax.
+"""Heads that give boxes: what the record of any kind says, and the plan of one on a backbone. Pure Python, no jax.
 
-A head takes two maps of the backbone, adds `extras`, each of half the resolution, and has on each map one branch for
-the classes and one for the boxes of its anchors.
+A head takes maps of the backbone, makes others of them, each of half the resolution of the one before (`extras`, or a
+pyramid), and has on each map one branch for the classes and one for the boxes of its anchors.
 """
 
+import abc
 import dataclasses
 import math
 
 from mnet_jax.errors import Range, check_choice
-from mnet_jax.models.heads.taps import Tap, find_tap
-from mnet_jax.models.plans import ConvPlan, ModelPlan, Norm, Size, Variable, depthwise
+from mnet_jax.models.heads.neck import Layers, NeckPlan, after
+from mnet_jax.models.heads.taps import Tap
+from mnet_jax.models.plans import ConvPlan, LayerPlan, ModelPlan, Norm, Size, Variable
 
 SCORES = ("softmax", "sigmoid")
 Shape = tuple[float, float]  # height and width of an anchor
@@ -20,21 +22,21 @@ _CLASSES = Range(1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class HeadSpec:
-    """A head as its library has it, for any backbone."""
+class HeadSpec(abc.ABC):
+    """A head as its library has it, for any backbone; a kind of head is a subclass (`ssd.py`, `pyramid.py`)."""
 
     name: str
     source: str
-    first_map: str  # which map of the last resolution but one: "expansion" or "output", see `taps.find_tap`
-    extras: tuple[int, ...]  # features of the maps that follow those of the backbone, at width 1
-    separable: bool  # SSDLite: 3x3 convolutions are depthwise, and one precedes each predictor; SSD: dense, and none
-    anchors: tuple[tuple[Shape, ...], ...]  # of a position of each map, as shares of the image
-    anchor_unit: str  # "sides": of its height and its width; "short": both of its shorter side
     scores: str  # what makes scores of the logits: "softmax" or "sigmoid"
-    deviation: float  # of the first kernels of extras and predictors
     class_bias: float = 0.0  # first bias of the classes' logits
     background: bool = True  # slot 0 of the logits is the background; class k has slot k + 1
     code_scales: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)  # ty, tx, th, tw are multiplied with
+    focal_gamma: float = 2.0  # sigmoid: of the focal loss
+    huber_delta: float = 1.0  # from which the loss of a code grows in proportion
+
+    @abc.abstractmethod
+    def build(self, plan: ModelPlan, num_classes: int) -> "HeadPlan":
+        """Returns the head on a backbone; for `resolve_head`, which checks what is given."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,11 +46,17 @@ class HeadPlan:
     name: str
     norm: Norm  # the backbone's
     taps: tuple[Tap, ...]
+    neck: NeckPlan | None = None  # makes the maps of the taps; None: these are the first maps
     extras: tuple[tuple[ConvPlan, ...], ...]
-    classes: tuple[tuple[ConvPlan, ...], ...]  # of each map
-    boxes: tuple[tuple[ConvPlan, ...], ...]
+    classes: tuple[Layers, ...]  # of each map; layers of one name are the same
+    boxes: tuple[Layers, ...]
     anchors: tuple[tuple[Shape, ...], ...]
+    # What the anchors' sides count in: "sides": height and width of the image; "short": both in its shorter side;
+    # "strides": pixels between two positions of their map.
     anchor_unit: str
+    # Where a position is: "cells": in the middle of its share of the image; "strides": half a stride from the edge,
+    # then a stride after the other; "edges": the same, but on the edge along a side that the stride does not divide.
+    centres: str = "cells"
     num_classes: int  # without the background
     background: bool
     scores: str
@@ -60,12 +68,17 @@ class HeadPlan:
         return self.num_classes + int(self.background)
 
     @property
-    def layers(self) -> tuple[ConvPlan, ...]:
-        """All layers: of the extras, then of each map those of classes and boxes."""
-        parts = [*self.extras]
+    def layers(self) -> tuple[LayerPlan, ...]:
+        """All layers, each once: of neck and extras, then of each map those of classes and boxes."""
+        parts = [*(() if self.neck is None else self.neck.parts), *self.extras]
         for pair in zip(self.classes, self.boxes, strict=True):
             parts += pair
-        return tuple(layer for part in parts for layer in part)
+        return tuple({layer.name: layer for part in parts for layer in part}.values())
+
+    @property
+    def predictors(self) -> frozenset[str]:
+        """The scopes of the layers that give codes and logits."""
+        return frozenset(layers[-1].name for layers in (*self.classes, *self.boxes))
 
     @property
     def scopes(self) -> tuple[str, ...]:
@@ -75,7 +88,7 @@ class HeadPlan:
     @property
     def class_scopes(self) -> tuple[str, ...]:
         """The scopes of the layers that other classes need anew: those that give the logits."""
-        return tuple(layers[-1].name for layers in self.classes)
+        return tuple(dict.fromkeys(layers[-1].name for layers in self.classes))
 
     def variables(self) -> list[Variable]:
         """Returns the variables of all layers."""
@@ -93,30 +106,38 @@ class HeadPlan:
         """
         size = check_size(image_size)
         sizes = [tap.size(size) for tap in self.taps]
+        if self.neck is not None:
+            return self.neck.map_sizes(sizes)
         for layers in self.extras:
-            sizes.append(_after(layers, sizes[-1]))
+            sizes.append(after(layers, sizes[-1]))
         return sizes
+
+    def strides(self) -> list[int]:
+        """Returns the pixels between two positions of each map."""
+        first = math.prod(self.taps[0].strides)
+        return [first << index for index in range(len(self.anchors))]
 
     def num_anchors(self, image_size: ImageSize) -> int:
         """Returns the number of anchors of an image."""
         pairs = zip(self.map_sizes(image_size), self.anchors, strict=True)
         return sum(math.prod(size) * len(shapes) for size, shapes in pairs)
 
-    def placed(self, image_size: ImageSize) -> list[tuple[ConvPlan, Size]]:
-        """Returns every layer with the size of the map that it is given, in the order of `layers`."""
+    def placed(self, image_size: ImageSize) -> list[tuple[LayerPlan, Size]]:
+        """Returns every layer with the size of the map that it is given, as often as it runs."""
         sizes = self.map_sizes(image_size)
-        found = []
+        found = [] if self.neck is None else self.neck.placed(sizes[: len(self.taps)])
         for layers, size in zip(self.extras, sizes[len(self.taps) - 1 :], strict=False):
             for layer in layers:
                 found.append((layer, size))
                 size = layer.output_size(size)
         for classes, boxes, size in zip(self.classes, self.boxes, sizes, strict=True):
-            found += [(layer, size) for layer in (*classes, *boxes)]
+            layers = {layer.name: layer for layer in (*classes, *boxes)}  # a tower that both look at runs once
+            found += [(layer, size) for layer in layers.values()]
         return found
 
 
 def resolve_head(spec: HeadSpec, plan: ModelPlan, num_classes: int) -> HeadPlan:
-    """Returns the head on a backbone; its extras are as wide as `plan.width` says.
+    """Returns the head on a backbone; what it adds there is as wide as `plan.width` says, by the rule of its library.
 
     Args:
       spec: the head.
@@ -129,34 +150,7 @@ def resolve_head(spec: HeadSpec, plan: ModelPlan, num_classes: int) -> HeadPlan:
     if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes not in _CLASSES:
         raise ValueError(f"num_classes must be a whole number {_CLASSES}, got {num_classes!r}")
     check_choice("scores", spec.scores, SCORES)
-    if len(plan.map_blocks) < 2:
-        raise ValueError(f"{plan.name} has maps of one resolution; the head {spec.name} takes two")
-    taps = (find_tap(plan, spec.first_map, 1), find_tap(plan, "last", 0))
-    extras, features = [], [tap.features for tap in taps]
-    for number, wide in enumerate(spec.extras):
-        extras.append(_extra(spec, f"extra_{number}", features[-1], wide, plan.width))
-        features.append(extras[-1][-1].features)
-    slots = num_classes + int(spec.background)
-    pairs = list(enumerate(zip(features, spec.anchors, strict=True)))
-    return HeadPlan(
-        name=spec.name,
-        norm=plan.norm,
-        taps=taps,
-        extras=tuple(extras),
-        classes=tuple(
-            _predictor(spec, f"classes_{number}", wide, len(shapes) * slots, spec.class_bias)
-            for number, (wide, shapes) in pairs
-        ),
-        boxes=tuple(
-            _predictor(spec, f"boxes_{number}", wide, len(shapes) * 4, 0.0) for number, (wide, shapes) in pairs
-        ),
-        anchors=spec.anchors,
-        anchor_unit=spec.anchor_unit,
-        num_classes=num_classes,
-        background=spec.background,
-        scores=spec.scores,
-        code_scales=spec.code_scales,
-    )
+    return spec.build(plan, num_classes)
 
 
 def check_size(image_size: ImageSize) -> Size:
@@ -169,33 +163,3 @@ def check_size(image_size: ImageSize) -> Size:
     if len(sides) != 2 or not all(isinstance(side, int) and side >= MIN_SIZE for side in sides):
         raise ValueError(f"boxes need images of at least {MIN_SIZE} pixels a side, got {image_size!r}")
     return sides
-
-
-def _extra(spec: HeadSpec, name: str, into: int, features: int, width: float) -> tuple[ConvPlan, ...]:
-    """Layers that halve a map: 1x1 to half the features, then 3x3 with stride 2 (separable: depthwise and 1x1).
-
-    Features grow with the width, are not rounded to multiples of 8, and are at least 16 (TensorFlow's
-    feature_map_generators.py with min_depth 16; torchvision's ssdlite.py: the same).
-    """
-    wide = max(int(features * width), 16)
-    narrow = max(int(features * width / 2), 16) if not spec.separable else max(wide // 2, 8)
-    reduce = ConvPlan(f"{name}_reduce", into, narrow, "relu6", deviation=spec.deviation)
-    if not spec.separable:
-        return reduce, ConvPlan(f"{name}_expand", narrow, wide, "relu6", kernel=3, stride=2, deviation=spec.deviation)
-    spatial = dataclasses.replace(depthwise(f"{name}_depthwise", narrow, 3, 2, "relu6"), deviation=spec.deviation)
-    return reduce, spatial, ConvPlan(f"{name}_expand", narrow, wide, "relu6", deviation=spec.deviation)
-
-
-def _predictor(spec: HeadSpec, name: str, into: int, features: int, bias: float) -> tuple[ConvPlan, ...]:
-    """Layers from a map to the numbers of its anchors, channel = anchor * numbers of an anchor + number."""
-    last = ConvPlan(name, into, features, norm=False, bias=True, deviation=spec.deviation, bias_mean=bias)
-    if not spec.separable:
-        return (last,)
-    spatial = dataclasses.replace(depthwise(f"{name}_depthwise", into, 3, 1, "relu6"), deviation=spec.deviation)
-    return spatial, last
-
-
-def _after(layers: tuple[ConvPlan, ...], size: Size) -> Size:
-    for layer in layers:
-        size = layer.output_size(size)
-    return size

@@ -6,6 +6,8 @@ from typing import Any
 
 from mnet_jax.errors import check_choice
 from mnet_jax.models.heads.boxes import HeadPlan, HeadSpec, Shape, resolve_head
+from mnet_jax.models.heads.pyramid import PyramidSpec
+from mnet_jax.models.heads.ssd import SsdSpec
 from mnet_jax.models.heads.taps import trimmed
 from mnet_jax.models.plans import ModelPlan
 from mnet_jax.models.resolve import resolve
@@ -63,6 +65,18 @@ def _tf_anchors(low: float = MIN_SCALE) -> tuple[tuple[Shape, ...], ...]:
     )
 
 
+# --- Anchors of pyramids: the same for each map, in its strides ---
+
+_TF_PYRAMID = tuple(  # multiscale_grid_anchor_generator.py: anchor_scale 4, two scales an octave, the scale the fastest
+    (4 * scale / math.sqrt(ratio), 4 * scale * math.sqrt(ratio)) for ratio in (1, 2, 0.5) for scale in (1, math.sqrt(2))
+)
+_GARDEN_PYRAMID = tuple(  # vision/ops/anchor.py: anchor_size 3, three scales an octave, the ratio the fastest
+    (3 * 2 ** (octave / 3) / math.sqrt(ratio), 3 * 2 ** (octave / 3) * math.sqrt(ratio))
+    for octave in range(3)
+    for ratio in (0.5, 1, 2)
+)
+
+
 # --- Heads ---
 
 _EXTRAS = (512, 256, 256, 128)
@@ -72,7 +86,7 @@ _TF_BIAS = -4.6  # class_prediction_bias_init of its focal configs: scores of ab
 HEADS: dict[str, HeadSpec] = {
     spec.name: spec
     for spec in (
-        HeadSpec(
+        SsdSpec(
             name="ssdlite_torchvision",
             source="torchvision, detection/ssdlite.py",
             first_map="expansion",
@@ -83,7 +97,7 @@ HEADS: dict[str, HeadSpec] = {
             scores="softmax",
             deviation=0.03,
         ),
-        HeadSpec(
+        SsdSpec(
             name="ssdlite_tf",
             source=f"{_TF}, ssdlite_mobilenet_v3_large_320x320_coco.config",
             first_map="expansion",
@@ -95,7 +109,7 @@ HEADS: dict[str, HeadSpec] = {
             deviation=0.03,
             class_bias=_TF_BIAS,
         ),
-        HeadSpec(
+        SsdSpec(
             name="ssd_tf",
             source=f"{_TF}, ssd_mobilenet_v2_320x320_coco17_tpu-8.config",
             first_map="expansion",
@@ -106,6 +120,51 @@ HEADS: dict[str, HeadSpec] = {
             scores="sigmoid",
             deviation=0.01,
             class_bias=_TF_BIAS,
+        ),
+        PyramidSpec(
+            name="fpnlite_tf",
+            source=f"{_TF}, ssd_mobilenet_v2_fpnlite_320x320_coco17_tpu-8.config",
+            neck="object_detection",
+            last_map="last",
+            features=128,
+            separable=True,
+            anchors=_TF_PYRAMID,
+            centres="edges",
+            one_tower=True,
+            tower_bias=False,
+            class_bias=_TF_BIAS,
+        ),
+        PyramidSpec(
+            name="fpn_tf",
+            source=f"{_TF}, ssd_mobilenet_v1_fpn_640x640_coco17_tpu-8.config",
+            neck="object_detection",
+            last_map="last",
+            features=256,
+            separable=False,
+            anchors=_TF_PYRAMID,
+            centres="edges",
+            one_tower=False,
+            tower_bias=False,
+            class_bias=_TF_BIAS,
+        ),
+        # V4 paper, table 7: "256-wide separable FPN, 256-wide head of 4 separable convolutions". The counts of five of
+        # its rows are those of the model garden's code with this. It says nothing of anchors, activation and losses:
+        # those are of the garden's own mobile detector (coco_mobilenetv3.5_avg_tpu.yaml, configs/retinanet.py).
+        PyramidSpec(
+            name="retinanet_garden",
+            source="arXiv 2404.10518, table 7; TensorFlow model garden, official/vision, retinanet",
+            neck="model_garden",
+            last_map="output",
+            features=256,
+            separable=True,
+            anchors=_GARDEN_PYRAMID,
+            centres="strides",
+            one_tower=False,
+            tower_bias=True,
+            class_bias=-math.log((1 - 0.01) / 0.01),
+            code_scales=(1.0, 1.0, 1.0, 1.0),
+            focal_gamma=1.5,
+            huber_delta=0.1,
         ),
     )
 }
@@ -183,6 +242,23 @@ DETECTORS: dict[str, DetectorSpec] = {
         ),
         DetectorSpec(name="ssd300_v1", model="v1", head="ssd_tf", image_size=300),
         DetectorSpec(name="ssd300_v2", model="v2", head="ssd_tf", image_size=300),
+        DetectorSpec(name="fpnlite320_v2", model="v2", head="fpnlite_tf", image_size=320, norm_decay=0.997),
+        DetectorSpec(name="fpnlite640_v2", model="v2", head="fpnlite_tf", image_size=640, norm_decay=0.997),
+        DetectorSpec(name="fpn640_v1", model="v1", head="fpn_tf", image_size=640, norm_decay=0.997),
+        DetectorSpec(
+            name="retinanet384_v4_conv_medium",
+            model="v4_conv_medium",
+            head="retinanet_garden",
+            image_size=384,
+            norm_decay=0.99,
+        ),
+        DetectorSpec(
+            name="retinanet384_v4_hybrid_medium",
+            model="v4_hybrid_medium",
+            head="retinanet_garden",
+            image_size=384,
+            norm_decay=0.99,
+        ),
     )
 }
 

@@ -8,13 +8,15 @@ import jax
 import jax.numpy as jnp
 
 NEGATIVES = 3  # anchors without an object that count, for each one with an object (SSD, section 2.2)
-GAMMA = 2.0  # of the focal loss: that of the paper and of all of TensorFlow's configs
 
 
-def smooth_l1(codes: jax.Array, targets: jax.Array) -> jax.Array:
-    """Returns the smooth L1 loss with beta 1, summed over the four numbers of a code: [..., A] of [..., A, 4] each."""
+def huber(codes: jax.Array, targets: jax.Array, *, delta: float = 1.0) -> jax.Array:
+    """Returns Huber's loss, summed over the four numbers of a code: [..., A] of [..., A, 4] each.
+
+    With a `delta` of 1 it is the smooth L1 loss with beta 1.
+    """
     error = jnp.abs(codes.astype(jnp.float32) - targets)
-    return jnp.sum(jnp.where(error < 1, 0.5 * jnp.square(error), error - 0.5), -1)
+    return jnp.sum(jnp.where(error < delta, 0.5 * jnp.square(error), delta * (error - 0.5 * delta)), -1)
 
 
 def cross_entropy(logits: jax.Array, classes: jax.Array) -> jax.Array:
@@ -58,7 +60,7 @@ def softmax_loss(logits: jax.Array, classes: jax.Array, counted: jax.Array, *, m
     return jnp.sum(jnp.where(positive | negative, losses, 0), -1)
 
 
-def focal_loss(logits: jax.Array, classes: jax.Array, counted: jax.Array, *, alpha: float) -> jax.Array:
+def focal_loss(logits: jax.Array, classes: jax.Array, counted: jax.Array, *, alpha: float, gamma: float) -> jax.Array:
     """Returns the classes' loss of an image, float32 [...]: the focal loss of sigmoids (arXiv 1708.02002), all anchors.
 
     The slot of the background, class 0, is trained to stay low, as TensorFlow does (`encode_background_as_zeros`).
@@ -68,9 +70,10 @@ def focal_loss(logits: jax.Array, classes: jax.Array, counted: jax.Array, *, alp
       classes: int32 [..., A], 0 where the anchor has no object.
       counted: bool [..., A].
       alpha: weight of what is to be high, 1 - alpha of what is to be low; 0.25 in the paper, 0.75 in TensorFlow's SSD.
+      gamma: how much less counts what is nearly right; 2 in the paper.
     """
     logits = logits.astype(jnp.float32)
     high = jax.nn.one_hot(classes, logits.shape[-1], dtype=bool) & (classes[..., None] > 0)
     signed = jnp.where(high, logits, -logits)  # -log(p) of what is true, and 1 - p
-    losses = -jax.nn.log_sigmoid(signed) * jax.nn.sigmoid(-signed) ** GAMMA * jnp.where(high, alpha, 1 - alpha)
+    losses = -jax.nn.log_sigmoid(signed) * jax.nn.sigmoid(-signed) ** gamma * jnp.where(high, alpha, 1 - alpha)
     return jnp.sum(jnp.where(counted, losses.sum(-1), 0), -1)

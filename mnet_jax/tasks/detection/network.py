@@ -1,4 +1,4 @@
-"""The network for detection: MobileNet with a head of SSD or SSDLite."""
+"""The network for detection: MobileNet with a head of SSD or SSDLite, or with one on a feature pyramid."""
 
 import jax
 import jax.numpy as jnp
@@ -6,9 +6,10 @@ import jax.numpy as jnp
 from mnet_jax.models import plans
 from mnet_jax.models.compute import Compute
 from mnet_jax.models.heads.boxes import HeadPlan
+from mnet_jax.models.heads.neck import Layers, NeckPlan
 from mnet_jax.models.heads.tables import find_detector, resolve_detector
 from mnet_jax.models.heads.taps import trimmed
-from mnet_jax.models.layers import Conv
+from mnet_jax.models.layers import ACTIVATIONS, Conv
 from mnet_jax.models.mobilenet import SCOPE, MobileNet
 from mnet_jax.models.variables import list_ranges, list_variables
 
@@ -34,7 +35,11 @@ class Detector(MobileNet):
         super().setup()
         shared, exact = self.shared(), self.shared(dtype="float32")
         for layer in self.head_plan.layers:
-            setattr(self, layer.name, Conv(layer, shared if layer.norm else exact))
+            if isinstance(layer, plans.NormPlan):
+                module = shared.norm_module(layer.name)
+            else:
+                module = Conv(layer, exact if layer.name in self.head_plan.predictors else shared)
+            setattr(self, layer.name, module)
 
     def __call__(self, images: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
         """Returns what the head says of each of the image's A anchors (`tasks/detection/anchors.py`, same order).
@@ -46,40 +51,71 @@ class Detector(MobileNet):
           images: float [N, H, W, 3], normalised, at least 128 pixels a side.
           train: whether norms use the batch's statistics, and blocks are dropped.
         """
-        head, maps = self.head_plan, self.head_maps(images, train=train)
-        return {
-            "boxes": self._predict(head.boxes, maps, 4, train=train),
-            "classes": self._predict(head.classes, maps, head.num_slots, train=train),
-        }
+        return self._predict(self.head_maps(images, train=train), train=train)
 
     def head_maps(self, images: jax.Array, *, train: bool = False) -> list[jax.Array]:
         """Returns the maps that the head predicts from, [N, H', W', C] each, from the finest."""
         taken = self.taps(images, [tap.path for tap in self.head_plan.taps], train=train)
         maps = [taken[tap.path] for tap in self.head_plan.taps]
+        if self.head_plan.neck is not None:
+            return self._pyramid(self.head_plan.neck, maps, train=train)
         for layers in self.head_plan.extras:
             maps.append(self._run(layers, maps[-1], train=train))
         return maps
+
+    def _pyramid(self, neck: NeckPlan, taps: list[jax.Array], *, train: bool) -> list[jax.Array]:
+        """Returns the maps of a feature pyramid, from the finest."""
+        above, maps = None, []
+        for x, lateral, smoothing in reversed(list(zip(taps, neck.laterals, neck.smoothing, strict=True))):
+            x = self._run(lateral, x, train=train)
+            if above is not None:
+                x += _twice(above)[:, : x.shape[1], : x.shape[2]]
+            smooth = self._run(smoothing, x, train=train)
+            above = smooth if neck.smoothed_goes_down else x
+            maps.insert(0, smooth)
+        for index, layers in enumerate(neck.coarser):
+            x = maps[-1]
+            if index and neck.between is not None:
+                x = ACTIVATIONS[neck.between](x)
+            maps.append(self._run(layers, x, train=train))
+        return [self._run(layers, x, train=train) for layers, x in zip(neck.final, maps, strict=True)]
 
     def list_variables(self) -> list[plans.Variable]:
         """Returns all variables of the network."""
         ranges = list_ranges(self.head_plan.ranges()) if self.plan.quantization is not None else []
         return list_variables(self.plan) + self.head_plan.variables() + ranges
 
-    def head_layers(self, image_size: plans.Size) -> list[tuple[plans.ConvPlan, plans.Size]]:
+    def head_layers(self, image_size: plans.Size) -> list[tuple[plans.LayerPlan, plans.Size]]:
         """Returns all layers of the head, with the size of the map that each is given."""
         return self.head_plan.placed(image_size)
 
-    def _predict(self, branches: tuple, maps: list[jax.Array], numbers: int, *, train: bool) -> jax.Array:
-        """Returns [N, A, numbers]: of each map its positions row by row, of each position its anchors."""
-        found = []
-        for layers, x in zip(branches, maps, strict=True):
-            found.append(self._run(layers, x, train=train).reshape(x.shape[0], -1, numbers))
-        return jnp.concatenate(found, axis=1).astype(jnp.float32)
+    def _predict(self, maps: list[jax.Array], *, train: bool) -> dict[str, jax.Array]:
+        """Returns codes [N, A, 4] and logits: of each map its positions row by row, of each position its anchors."""
+        head = self.head_plan
+        found = {"boxes": [], "classes": []}
+        for classes, boxes, x in zip(head.classes, head.boxes, maps, strict=True):
+            shared = 0  # layers of a tower that both look at
+            while classes[shared].name == boxes[shared].name:
+                shared += 1
+            x = self._run(classes[:shared], x, train=train)
+            for name, layers, numbers in (("boxes", boxes, 4), ("classes", classes, head.num_slots)):
+                found[name].append(self._run(layers[shared:], x, train=train).reshape(x.shape[0], -1, numbers))
+        return {name: jnp.concatenate(parts, axis=1).astype(jnp.float32) for name, parts in found.items()}
 
-    def _run(self, layers: tuple[plans.ConvPlan, ...], x: jax.Array, *, train: bool) -> jax.Array:
+    def _run(self, layers: Layers, x: jax.Array, *, train: bool) -> jax.Array:
         for layer in layers:
             x = getattr(self, layer.name)(x, train=train)
+            if isinstance(layer, plans.NormPlan):
+                x = x if layer.activation is None else ACTIVATIONS[layer.activation](x)
+                x = x.astype(self.compute.dtype)
         return x
+
+
+def _twice(x: jax.Array) -> jax.Array:
+    """Returns maps [N, 2 H, 2 W, C] of [N, H, W, C], each position four times."""
+    count, height, width, features = x.shape
+    x = jnp.broadcast_to(x[:, :, None, :, None], (count, height, 2, width, 2, features))
+    return x.reshape(count, 2 * height, 2 * width, features)
 
 
 def create_detector(

@@ -121,8 +121,8 @@ class Detection(Task):
         def lost(spec: HeadSpec) -> np.ndarray:
             return ~fits_some(sides, shapes(spec, self.image_size))
 
-        now = lost(self.head)
-        if rescalable(self.head) and len(now) and now.mean() > MANY_LOST:
+        now = lost(self.head) if rescalable(self.head) else np.zeros(0, bool)
+        if len(now) and now.mean() > MANY_LOST:
             left = {scale: lost(find_head(self.head.name, min_scale=scale)).sum() for scale in MIN_SCALES}
             scale = min(left, key=left.get)
             if left[scale] < now.sum() / 2:
@@ -257,8 +257,10 @@ class Detection(Task):
         if self.head.scores == "softmax":
             of_classes = losses.softmax_loss(logits, classes, counted, min_negatives=self.min_negatives)
         else:
-            of_classes = losses.focal_loss(logits, classes, counted, alpha=self.focal_alpha)
-        of_boxes = losses.smooth_l1(outputs["boxes"], targets["codes"])
+            of_classes = losses.focal_loss(
+                logits, classes, counted, alpha=self.focal_alpha, gamma=self.head.focal_gamma
+            )
+        of_boxes = losses.huber(outputs["boxes"], targets["codes"], delta=self.head.huber_delta)
         return of_classes + self.box_weight * jnp.sum(jnp.where(classes > 0, of_boxes, 0), -1)
 
 
