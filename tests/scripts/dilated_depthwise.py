@@ -7,6 +7,7 @@ A line a layer: forward, gradient of the input, gradient of the kernel, and all 
 
 import argparse
 import os
+from collections.abc import Callable
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 
@@ -43,29 +44,25 @@ def main() -> None:
         x, kernel = (jax.device_put(generator.standard_normal(shape, np.float32)) for shape in shapes)
         dy = jax.device_put(generator.standard_normal(shapes[0], np.float32))
         line, totals = [f"{size} px, {channels} channels, {window} x {window}, dilation {dilation}:"], np.zeros(2)
-        for part, name in (
-            ("forward", "convolve"),
-            ("input gradient", "input_gradient"),
-            ("kernel gradient", "kernel_gradient"),
-        ):
-            functions = []
-            for backend in ("gpu", "cpu"):  # the one for GPUs is XLA's own convolution
-                form = FORMS[backend][name]
-                calls = {
-                    "convolve": lambda x, kernel, dy, form=form: form(x, kernel, 1, padding, dilation),
-                    "input_gradient": lambda x, kernel, dy, form=form: form(
-                        dy, kernel, 1, padding, x.shape[1:3], dilation
-                    ),
-                    "kernel_gradient": lambda x, kernel, dy, form=form: form(
-                        x, dy, 1, padding, kernel.shape[:2], dilation
-                    ),
-                }
-                functions.append(jax.jit(calls[name]).lower(x, kernel, dy).compile())
-            times = np.array(in_turn(functions, (x, kernel, dy), args.rounds))
+        theirs, ours = (parts(FORMS[backend], padding, dilation) for backend in ("gpu", "cpu"))  # "gpu": XLA's own
+        for name in ours:
+            compiled = [jax.jit(form[name]).lower(x, kernel, dy).compile() for form in (theirs, ours)]
+            times = np.array(in_turn(compiled, (x, kernel, dy), args.rounds))
             totals += times
-            line.append(f"{part} XLA {times[0]:.1f}, ours {times[1]:.1f} ms ({times[0] / times[1]:.1f}x)")
+            line.append(f"{name} XLA {times[0]:.1f}, ours {times[1]:.1f} ms ({times[0] / times[1]:.1f}x)")
         line.append(f"all {totals[0] / totals[1]:.1f}x")
         print("  ".join(line), flush=True)
+
+
+def parts(forms: dict[str, Callable], padding: tuple, dilation: int) -> dict[str, Callable]:
+    """Functions of x, kernel and dy."""
+    return {
+        "forward": lambda x, kernel, dy: forms["convolve"](x, kernel, 1, padding, dilation),
+        "input gradient": lambda x, kernel, dy: forms["input_gradient"](dy, kernel, 1, padding, x.shape[1:3], dilation),
+        "kernel gradient": lambda x, kernel, dy: forms["kernel_gradient"](
+            x, dy, 1, padding, kernel.shape[:2], dilation
+        ),
+    }
 
 
 if __name__ == "__main__":

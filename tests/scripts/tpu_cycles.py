@@ -31,7 +31,7 @@ from mnet_jax.models.dilation import dilated
 from mnet_jax.models.layers import gelu, relu6
 from mnet_jax.runtime import VMEM_LIMIT
 from mnet_jax.trained import build_model
-from mnet_jax.training.parallel import AXIS, Devices, describe_tpu, uncached_compilation
+from mnet_jax.training.parallel import AXIS, DescribedDevices, describe_tpu, uncached_compilation
 
 # KiB, the compiler's own: an option of one compilation goes before what `describe_tpu` sets for the process.
 DEFAULT = {VMEM_LIMIT: 16 * 1024}
@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--output_stride", type=int, default=32, choices=(8, 16, 32))
     parser.add_argument("--blocks", type=int, default=None, metavar="N", help="only so many (default: all)")
     args = parser.parse_args()
-    devices = Devices(described=describe_tpu(args.topology))
+    devices = DescribedDevices(describe_tpu(args.topology))
     for name in args.models.split(","):
         config = schema.get_config()
         config.model.name, config.model.dtype = name, "bfloat16"
