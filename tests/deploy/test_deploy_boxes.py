@@ -17,7 +17,9 @@ from mnet_jax.deploy import formats, tflite
 from mnet_jax.deploy.detections import in_tflite
 from mnet_jax.deploy.detections.in_tflite import OPERATION
 from mnet_jax.deploy.export import build_graph, export
+from mnet_jax.deploy.int8.quantize import int8_model
 from mnet_jax.models.heads.tables import find_detector
+from mnet_jax.tasks.detection.agreement import BoxComparison
 from mnet_jax.trained import Trained, build_model, build_task
 
 SIZE = 128
@@ -194,6 +196,18 @@ def test_tflite_by_the_rules_of_its_operation(both, kind, converted, images, tmp
     assert_same(found, {**expected, "boxes": np.clip(expected["boxes"], 0, 1)})
 
 
+@pytest.mark.parametrize("nms", ["class", "all"])
+def test_tflite_finds_the_same_with_any_number_of_threads(both, kind, converted, images, tmp_path, nms):
+    """The operation itself passes over class n when n threads run it."""
+    path = tflite_file(both[kind][0], converted[kind], tmp_path / "model", nms=nms)
+    expected = formats.load(path, threads=1)(images)
+    assert set(np.unique(expected["classes"])) == {0, 1, 2}
+    for threads in (2, 3):
+        found = formats.load(path, threads=threads)(images)
+        np.testing.assert_array_equal(found["count"], expected["count"])
+        np.testing.assert_allclose(found["scores"], expected["scores"], atol=1e-6)
+
+
 def test_tflite_finds_what_the_model_finds(both, kind, converted, images, tmp_path):
     """By sigmoid heads all; with softmax the model cuts boxes off before suppression, and overlaps differ at edges."""
     found = formats.load(tflite_file(both[kind][0], converted[kind], tmp_path / "model"))(images)
@@ -221,9 +235,9 @@ def test_tflite_holds_the_operation_as_task_libraries_want_it(both, kind, conver
     model = tflite_file(trained, converted[kind], tmp_path / "model", **settings).read_bytes()
     tree = schema.ModelT.InitFromObj(schema.Model.GetRootAs(model, 0))
     graph = tree.subgraphs[0]
-    last = graph.operators[-1]
-    code = tree.operatorCodes[last.opcodeIndex]
-    assert (code.customCode, code.builtinCode) == (OPERATION.encode(), schema.BuiltinOperator.CUSTOM)
+    codes = [(code.customCode, code.builtinCode) for code in tree.operatorCodes]
+    custom = codes.index((OPERATION.encode(), schema.BuiltinOperator.CUSTOM))
+    (last,) = (operator for operator in graph.operators if operator.opcodeIndex == custom)
     options = flexbuffers.Loads(bytes(bytearray(last.customOptions)))
     assert options == {
         "max_detections": 25,
@@ -232,21 +246,22 @@ def test_tflite_holds_the_operation_as_task_libraries_want_it(both, kind, conver
         "use_regular_nms": True,
         "nms_score_threshold": pytest.approx(0.05),
         "nms_iou_threshold": pytest.approx(0.5),
-        "num_classes": 3,
+        "num_classes": 17 + 3,  # threads pass over a class that nothing is of
         **{"y_scale": 10, "x_scale": 10, "h_scale": 5, "w_scale": 5},
     }
-    assert list(graph.outputs) == list(last.outputs) == sorted(graph.outputs)
+    assert list(graph.outputs) == sorted(graph.outputs)
+    assert [place for place in graph.outputs if place in last.outputs] == [graph.outputs[i] for i in (0, 2, 3)]
     assert [graph.tensors[place].shape.tolist() for place in graph.outputs] == [[1, 25, 4], [1, 25], [1, 25], [1]]
     signature = {entry.name.decode(): entry.tensorIndex for entry in tree.signatureDefs[0].outputs}
     assert list(signature.values()) == list(graph.outputs)
     codes, scores, anchors = (graph.tensors[place] for place in last.inputs)
     task = build_task(trained.config, trained.info)
     assert codes.shape.tolist() == [1, len(task.anchors), 4]
-    assert scores.shape.tolist()[-1] == 4
+    assert scores.shape.tolist()[-1] == 20
     values = np.frombuffer(bytes(bytearray(tree.buffers[anchors.buffer].data)), np.float32).reshape(-1, 4) * SIZE
     corners = np.concatenate([values[:, :2] - values[:, 2:] / 2, values[:, :2] + values[:, 2:] / 2], 1)
     np.testing.assert_allclose(corners, task.anchors, atol=1e-4)
-    assert tflite.operations(model)[-1] == OPERATION
+    assert tflite.operations(model)[-2:] == [OPERATION, "ADD"]
     assert set(tflite.left_out(model)) <= {OPERATION, "CONCATENATION"}
 
 
@@ -359,3 +374,78 @@ def test_settings_that_are_none(both, tmp_path, settings, message):
 def test_an_output_that_is_none(both, tmp_path):
     with pytest.raises(ValueError, match="unknown output 'logits'; choose one of: detections"):
         export(both["sigmoid"][0], tmp_path / "model", format="onnx", output="logits")
+
+
+# --- int8 ---
+
+
+def test_int8_computes_layers_in_whole_numbers_and_detections_in_real_ones(both, images, tmp_path):
+    trained = both["sigmoid"][0]
+    graph, about = build_graph(trained, quantize="int8")
+    path = tmp_path / "model.tflite"
+    path.write_bytes(int8_model(graph, about, lambda: [random_images(SIZE, 6, seed=3), images]))
+    model = path.read_bytes()
+    operations = tflite.operations(model)
+    assert operations.count("DEQUANTIZE") == 12  # codes and logits of six maps, each with a scale of its own
+    assert operations[-3:] == ["PAD", OPERATION, "ADD"]
+    tree = schema.ModelT.InitFromObj(schema.Model.GetRootAs(model, 0)).subgraphs[0]
+    convolutions = [operator for operator, name in zip(tree.operators, operations, strict=True) if "CONV_2D" in name]
+    assert {tree.tensors[operator.outputs[0]].type for operator in convolutions} == {schema.TensorType.INT8}
+    expected = detections(both, "sigmoid", score_threshold=0.05)
+    found = formats.load(path)(images)
+    results, _ = described(model)
+    assert [row["name"] for row in results] == ["location", "category", "score", "number of detections"]
+    count = int(min(found["count"].min(), expected["count"].min()))
+    assert count > 5
+    assert np.abs(found["scores"] - expected["scores"])[:, :count].max() < 0.08
+
+
+# --- How far a file is from its model ---
+
+
+def test_a_comparison_of_boxes_counts_what_differs():
+    """Two images of 100 x 200 pixels, shown to the network as 128 x 128."""
+    crop = np.array([[0, 0, 100, 200, 0, 0, SIZE, SIZE, 0, 100, 200]] * 2, np.int32)
+
+    def results(rows):
+        """Of (image, box in pixels of the photo, class, score)."""
+        found = {"boxes": np.zeros((2, 4, 4)), "classes": np.zeros((2, 4)), "scores": np.zeros((2, 4))}
+        found = {name: values.astype(np.float32) for name, values in found.items()} | {"count": np.zeros(2, np.float32)}
+        for image, box, kind, score in rows:
+            place = int(found["count"][image])
+            found["boxes"][image, place] = np.array(box) / (100, 200, 100, 200)
+            found["classes"][image, place], found["scores"][image, place] = kind, score
+            found["count"][image] += 1
+        return found
+
+    model = results(
+        [
+            (0, (10, 10, 50, 50), 0, 0.9),
+            (0, (60, 60, 90, 190), 1, 0.5),
+            (1, (0, 0, 40, 40), 2, 0.4),
+            (1, (50, 50, 99, 99), 2, 0.1),
+        ]
+    )
+    file = results(
+        [
+            (0, (10, 10.5, 50, 50), 0, 0.895),  # the same
+            (0, (60, 60, 90, 186), 1, 0.5),  # 4 pixels off
+            (1, (-3, 0, 40, 40), 1, 0.4),  # of another class
+            (1, (50, 50, 99, 99), 2, 0.35),  # not sure in the model, but there
+        ]
+    )
+    comparison = BoxComparison((SIZE, SIZE))
+    comparison.add(model, file, {"crop": crop})
+    assert comparison.result() == {
+        "num_images": 2,
+        "detections_model": 3,
+        "detections_file": 4,
+        "agreement": pytest.approx(1 / 3),
+        "found": pytest.approx(2 / 3),
+        "only_in_file": 1,
+        "max_box_error": pytest.approx(4, abs=1e-3),
+        "mean_box_error": pytest.approx(2.25, abs=1e-3),
+        "max_score_error": pytest.approx(0.005, abs=1e-6),
+        "mean_score_error": pytest.approx(0.0025, abs=1e-6),
+    }
+    assert all(len(line.partition(" ")[0]) < 10 for line in comparison.lines())

@@ -5,6 +5,8 @@ hard swish  x relu6(x + 3) / 6 is a sum with a clamp and a product; HARD_SWISH i
 pixels      minus one whole number for all channels, the zero point of the input; what is missing to each channel's
             mean goes into the stem's bias. (So the zeros around the image are that grey instead of each channel's
             mean, a difference of a few levels in one row and column.)
+detections  are made of real numbers: each predictor's results, with a scale of their own, become real before they are
+            joined, and so scores have more than 256 levels.
 """
 
 import dataclasses
@@ -12,15 +14,18 @@ import dataclasses
 import numpy as np
 
 from mnet_jax.deploy import graph as g
+from mnet_jax.deploy.detections import in_tflite
 
 
 @dataclasses.dataclass(frozen=True)
 class Int8Graph:
     """A graph without hard swish, and by how much a node's result is larger than that of its namesake."""
 
-    graph: g.Graph
+    graph: g.Graph  # what is computed in whole numbers
     factors: dict[str, float]
     grey: int  # of the input's pixels, what counts as 0
+    tail: g.Graph  # what follows, in real numbers, with the whole graph's results; most often nothing
+    source: g.Graph  # the graph that it was made of
 
 
 def rewrite(source: g.Graph) -> Int8Graph:
@@ -33,10 +38,14 @@ def rewrite(source: g.Graph) -> Int8Graph:
         raise ValueError("int8 takes pixels as they are: use --input uint8")
     if any(isinstance(node, g.Attention) or getattr(node, "activation", None) == "gelu" for node in source.nodes):
         raise ValueError("int8 is for networks without attention and GELU: use --quantize dynamic or float16")
+    whole, source = source, in_tflite.without(source)[0]
+    tail = _in_real_numbers(source) if source is not whole else ()
     nodes: list[g.Node] = []
     factors = {g.INPUT: 1.0}
     grey, pixel_rest = 128, np.zeros(3)
     for node in source.nodes:
+        if node in tail:
+            continue
         first = factors[node.inputs[0]]
         match node:
             case g.Pixels():
@@ -72,9 +81,21 @@ def rewrite(source: g.Graph) -> Int8Graph:
             case _:  # Mean, Reshape, Softmax
                 nodes.append(node)
                 factors[node.name] = first
-    if scaled := [name for name, node in source.outputs.items() if factors[node] != 1.0]:
+    outputs = {name: name for node in tail for name in node.inputs if name in factors} or source.outputs
+    if scaled := [name for name, node in outputs.items() if factors[node] != 1.0]:
         raise ValueError(f"int8 gives results of linear layers only, not {', '.join(scaled)}, which a hard swish makes")
-    return Int8Graph(dataclasses.replace(source, nodes=tuple(nodes)), factors, grey)
+    body = dataclasses.replace(source, nodes=tuple(nodes), outputs=outputs)
+    return Int8Graph(body, factors, grey, dataclasses.replace(source, nodes=tail), whole)
+
+
+def _in_real_numbers(graph: g.Graph) -> tuple[g.Node, ...]:
+    """Returns the nodes at the end that only rearrange results or make scores of them, and what they lead to."""
+    found: set[str] = set()
+    for node in reversed(graph.nodes):
+        kind = isinstance(node, g.Reshape | g.Concat | g.Sigmoid | g.Softmax)
+        if kind and all(reader.name in found for reader in graph.readers(node.name)):
+            found.add(node.name)
+    return tuple(node for node in graph.nodes if node.name in found)
 
 
 def _scale(nodes: list[g.Node], source: g.Graph, factors: dict[str, float], name: str, factor: float) -> None:

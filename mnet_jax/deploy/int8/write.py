@@ -21,6 +21,7 @@ _TYPES = {
     np.dtype(np.int8): schema.TensorType.INT8,
     np.dtype(np.uint8): schema.TensorType.UINT8,
     np.dtype(np.int32): schema.TensorType.INT32,
+    np.dtype(np.float32): schema.TensorType.FLOAT32,
 }
 _ACTIVATIONS = {
     None: schema.ActivationFunctionType.NONE,
@@ -28,7 +29,16 @@ _ACTIVATIONS = {
     "relu6": schema.ActivationFunctionType.RELU6,
 }
 # Versions whose kernels take int8.
-_VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "ADD": 2, "MUL": 2, "MEAN": 2, "SOFTMAX": 2, "PAD": 2}
+_VERSIONS = {
+    "CONV_2D": 3,
+    "DEPTHWISE_CONV_2D": 3,
+    "ADD": 2,
+    "MUL": 2,
+    "MEAN": 2,
+    "SOFTMAX": 2,
+    "PAD": 2,
+    "DEQUANTIZE": 2,
+}
 
 
 def convert(target: Int8Graph, ranges: Ranges, about: About, moments: Mapping[str, Moments] | None = None) -> bytes:
@@ -36,7 +46,7 @@ def convert(target: Int8Graph, ranges: Ranges, about: About, moments: Mapping[st
 
     `moments` are those of the layers' inputs, for how their weights are rounded; None: to the nearest.
     """
-    return finish(_Writer(target, ranges, moments or {}).model(), about)
+    return finish(_Writer(target, ranges, moments or {}).model(), about, target.source)
 
 
 def scale_and_zero(low: float, high: float) -> tuple[float, int]:
@@ -58,7 +68,7 @@ def least_scale(bias: np.ndarray, in_scale: float, out_scale: float) -> np.ndarr
 
 class _Writer:
     def __init__(self, target: Int8Graph, ranges: Ranges, moments: Mapping[str, Moments]):
-        self._graph, self._grey = target.graph, target.grey
+        self._graph, self._grey, self._tail = target.graph, target.grey, target.tail
         self._ranges, self._moments = ranges, moments
         self._tree = schema.ModelT()
         self._tree.version = 3
@@ -77,9 +87,15 @@ class _Writer:
         self._places[g.INPUT] = pixels
         for node in self._graph.nodes:
             self._add(node)
+        if self._tail.nodes:
+            for name in self._graph.outputs:
+                self._dequantize(name)
+            for node in self._tail.nodes:
+                self._add_real(node)
         self._subgraph.inputs = [pixels]
-        self._subgraph.outputs = [self._places[node] for node in self._graph.outputs.values()]
-        for place, name in zip(self._subgraph.outputs, self._graph.outputs, strict=True):
+        outputs = self._tail.outputs
+        self._subgraph.outputs = [self._places[node] for node in outputs.values()]
+        for place, name in zip(self._subgraph.outputs, outputs, strict=True):
             self._subgraph.tensors[place].name = name
         self._tree.subgraphs = [self._subgraph]
         return pack(self._tree)
@@ -127,6 +143,35 @@ class _Writer:
                 self._operator("SOFTMAX", options, self._inputs(node), node)
             case _:
                 raise g.no_form(node, "TFLite in int8")
+
+    def _dequantize(self, name: str) -> None:
+        """Makes a node's result real, for those that read it from here on."""
+        place = self._places[name]
+        real = self._tensor(f"{name}/real", self._subgraph.tensors[place].shape, np.float32, None)
+        self._operator("DEQUANTIZE", schema.DequantizeOptionsT(), [place], real)
+        self._places[name] = real
+
+    def _add_real(self, node: g.Node) -> None:
+        """Adds a node of the tail, which computes in float32."""
+        self._places[node.name] = self._tensor(node.name, (1, *node.shape), np.float32, None)
+        match node:
+            case g.Reshape():
+                options = schema.ReshapeOptionsT()
+                options.newShape = np.array([1, *node.shape], np.int32)
+                to = self._constant(f"{node.name}/to", options.newShape)
+                self._operator("RESHAPE", options, [*self._inputs(node), to], node)
+            case g.Concat():
+                options = schema.ConcatenationOptionsT()
+                options.axis = 1
+                self._operator("CONCATENATION", options, self._inputs(node), node)
+            case g.Sigmoid():
+                self._operator("LOGISTIC", schema.LogisticOptionsT(), self._inputs(node), node)
+            case g.Softmax():
+                options = schema.SoftmaxOptionsT()
+                options.beta = 1.0
+                self._operator("SOFTMAX", options, self._inputs(node), node)
+            case _:
+                raise g.no_form(node, "TFLite behind int8")
 
     def _conv(self, node: g.Conv) -> None:
         source, padding = node.inputs[0], node.padding
