@@ -21,21 +21,12 @@ from collections.abc import Iterator, Mapping
 import ml_collections
 import numpy as np
 
-from mnet_jax.data import formats, manifest, records
+from mnet_jax.data import formats, records
 from mnet_jax.data.annotations import Annotation, Boxes
 from mnet_jax.data.boxes import coco, voc, yolo
 from mnet_jax.data.boxes.found import Found, Labelled, Object, Tree
-from mnet_jax.data.folder import (
-    EVAL_SHARE,
-    Candidate,
-    File,
-    LeftOut,
-    Listing,
-    as_noted,
-    folder_path,
-    without_copies,
-)
-from mnet_jax.data.source import HELD_OUT, Source
+from mnet_jax.data.folder import LeftOut, folder_path
+from mnet_jax.data.listed import AnnotatedListing, Arranger, Dropped, ListedFile, ListedFolder
 from mnet_jax.data.tensorflow_setup import tf
 
 READERS = (coco, voc, yolo)
@@ -43,43 +34,24 @@ _BEYOND = 1.0  # pixels by which a box may reach beyond its picture without a wo
 
 
 @dataclasses.dataclass(frozen=True)
-class BoxFile(File):
+class BoxFile(ListedFile):
     """One image with its objects; boxes are y1, x1, y2, x2 as shares of the picture, inside it."""
 
     boxes: tuple[tuple[float, float, float, float], ...] = ()
-    classes: tuple[int, ...] = ()
     ignored: tuple[bool, ...] = ()
     areas: tuple[float, ...] = ()  # in pixels of the picture
 
 
-class Dropped(LeftOut):
-    """An object that is not used, of an image that is."""
-
-
 @dataclasses.dataclass(frozen=True)
-class BoxListing(Listing):
+class BoxListing(AnnotatedListing):
     """The images of a folder by split, each split in the order of its paths."""
-
-    note: str = ""
 
     def class_of(self, file: BoxFile) -> str:
         """Returns what a manifest says of an image: how many objects of each class it has, such as "cat 2, dog 1"."""
         return _summary([self.class_names[number] for number in file.classes])
 
-    def complaint(self, root: str, shown: int = 5) -> str | None:
-        """Returns one line about files and objects that were left out, if there are any, and what else to know."""
-        parts = []
-        for what, kind in (("files", LeftOut), ("objects", Dropped)):
-            found = [one for one in self.left_out if type(one) is kind]
-            if found:
-                some = [f"{os.path.relpath(one.path, root)} ({one.why})" for one in found[:shown]]
-                more = [f"and {len(found) - shown} more"] if len(found) > shown else []
-                parts.append(f"left out {len(found)} {what}: {', '.join(some + more)}")
-        parts += [self.note] if self.note else []
-        return f"{root}: {'; '.join(parts)}" if parts else None
 
-
-class BoxFolder(Source):
+class BoxFolder(ListedFolder):
     """The images of `data.folder` with boxes."""
 
     def __init__(self, data: ml_collections.ConfigDict, annotations: Mapping[str, Annotation]):
@@ -89,25 +61,12 @@ class BoxFolder(Source):
                 f"data.name='folder' has boxes here, and not {', '.join(other)} beside them: name a TFDS set that has "
                 "all in data.name"
             )
-        self.root, self._names = folder_path(data), tuple(annotations)
-        self.listing = scan(self.root, data.manifest, data.split_from)
-        self.sizes = {name: len(files) for name, files in self.listing.splits.items()}
-        self.class_names = self.listing.class_names
-
-    def _files(self, split: str) -> list[BoxFile] | None:
-        """Returns the images of a split, or of several with a "+" between them."""
-        names = split.split("+")
-        known = all(name in self.sizes for name in names) and len(set(names)) == len(names)
-        return [file for name in names for file in self.listing.splits[name]] if known else None
-
-    def count(self, split: str) -> int | None:
-        """Returns how many images a split, such as "train" or "train+val", has."""
-        files = self._files(split)
-        return None if files is None else len(files)
+        root, self._names = folder_path(data), tuple(annotations)
+        super().__init__(root, scan(root, data.manifest, data.split_from))
 
     def open_split(self, split: str) -> records.Table:
         """Returns the paths of a split's images, and their objects."""
-        files = self._files(split)
+        files = self.files(split)
         lengths = [len(file.classes) for file in files]
 
         def ragged(kind: type, values: Iterator, width: int = 1) -> tf.RaggedTensor:
@@ -122,18 +81,6 @@ class BoxFolder(Source):
         }
         paths = tf.constant([file.path for file in files])
         return records.Table(paths, dict.fromkeys(self._names, parts), are_paths=True)
-
-    def digests(self, split: str) -> list[str]:
-        """Returns the hashes that the listing has."""
-        return [file.digest for file in self._files(split)]
-
-    def file_names(self, split: str) -> list[str]:
-        """Returns the images' paths."""
-        return [file.path for file in self._files(split)]
-
-    def complaint(self) -> str | None:
-        """Returns one line about what was left out, if there is anything."""
-        return self.listing.complaint(self.root)
 
 
 def scan(root: str, manifest_path: str | None = None, split_from: str | None = None) -> BoxListing:
@@ -150,27 +97,15 @@ def scan(root: str, manifest_path: str | None = None, split_from: str | None = N
     """
     found = read(Tree(root))
     files, splits, left_out, beyond = _measured(root, found)
-    candidates = [Candidate(path, _named(found, file), splits[path], file.digest) for path, file in files.items()]
-    fixed = {} if manifest_path is None else manifest.read(manifest_path)
-    known = fixed or ({} if split_from is None else manifest.read(split_from))
-    candidates, copies = _without_copies(root, candidates)
-    newcomers: tuple[str, ...] = ()
-    if manifest_path is not None:
-        newcomers = tuple(one.path for one in candidates if one.digest not in fixed)
-        candidates = as_noted(root, manifest_path, candidates, fixed, "have other objects now")
-    else:
-        candidates, strays = _with_splits(root, found, files, candidates, known, split_from)
-        copies += strays
-    by_split = {split: [] for split in sorted({one.split for one in candidates}, key=("train", *HELD_OUT).index)}
-    for one in sorted(candidates, key=lambda one: one.path):
-        by_split[one.split].append(files[one.path])
+    contents = {path: _summary([found.class_names[number] for number in file.classes]) for path, file in files.items()}
+    arranged = Arranger(root, found.kind, "other objects")(files, splits, contents, manifest_path, split_from)
     notes = [found.note] if found.note else []
     notes += [f"{beyond} boxes reach beyond their pictures and are cut off there"] if beyond else []
     return BoxListing(
         found.class_names,
-        {split: tuple(listed) for split, listed in by_split.items()},
-        tuple(sorted((*left_out, *copies), key=lambda one: one.path)),
-        newcomers,
+        arranged.splits,
+        tuple(sorted((*left_out, *arranged.left_out), key=lambda one: one.path)),
+        arranged.newcomers,
         "; ".join(notes),
     )
 
@@ -287,56 +222,5 @@ def _file(path: str, verdict: formats.Verdict, kept: list, numbers: dict[str, in
     )
 
 
-def _named(found: Found, file: BoxFile) -> str:
-    return _summary([found.class_names[number] for number in file.classes])
-
-
 def _summary(names: list[str]) -> str:
     return ", ".join(f"{name} {count}" for name, count in sorted(collections.Counter(names).items()))
-
-
-# --- Splits ---
-
-
-def _without_copies(root: str, candidates: list[Candidate]) -> tuple[list[Candidate], list[LeftOut]]:
-    """Returns the images without their copies, and those copies; of images labelled differently none is used."""
-    kept, copies = without_copies(root, candidates, {})
-    return kept, [LeftOut(one.path, one.why.replace("is in another class", "has other objects")) for one in copies]
-
-
-def _with_splits(
-    root: str,
-    found: Found,
-    files: Mapping[str, BoxFile],
-    candidates: list[Candidate],
-    known: Mapping[str, manifest.Entry],
-    split_from: str | None,
-) -> tuple[list[Candidate], list[LeftOut]]:
-    """Returns the images with a split each, their owner's or drawn here, and those that are in none."""
-    there = sorted({one.split for one in candidates} - {""}, key=("train", *HELD_OUT).index)
-    if there and set(there) != {"train"}:
-        if split_from is not None:
-            raise ValueError(f"data.split_from goes with a folder that is split here; {root} has {', '.join(there)}")
-        if "train" not in there:
-            raise ValueError(
-                f"{root} has images in {', '.join(there)} and none in 'train': {found.kind} for it expected"
-            )
-        strays = [
-            LeftOut(one.path, f"in no split; there are {', '.join(there)}") for one in candidates if not one.split
-        ]
-        return [one for one in candidates if one.split], strays
-    last: dict[int, float] = {}
-    for one in candidates:
-        for number in set(files[one.path].classes):
-            last[number] = max(last.get(number, 0.0), one.draw)
-
-    def split(one: Candidate) -> str:
-        if one.digest in known:
-            return known[one.digest].split
-        stays = any(one.draw == last[number] for number in files[one.path].classes)  # one image of each class
-        return "validation" if one.draw < EVAL_SHARE and not stays else "train"
-
-    drawn = [dataclasses.replace(one, split=split(one)) for one in candidates]
-    if {one.split for one in drawn} != {"train", "validation"}:
-        raise ValueError(f"{root} has too few images to hold some out for evaluation ({len(drawn)})")
-    return drawn, []
