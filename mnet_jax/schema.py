@@ -60,7 +60,7 @@ def get_config() -> ml_collections.ConfigDict:
     task.name = "classification"  # what is learned: a name of `mnet_jax/tasks`, or the import path of a task of yours
     task.label_smoothing = 0.1  # classification: this share of each target is spread over all classes
     task.class_weights = "none"  # classification: "none", or "balanced": each class counts the same
-    task.head = "ssdlite_torchvision"  # detection: how boxes are found; one of models/heads/tables.py
+    task.head = "ssdlite_torchvision"  # detection: one of models/heads/tables.py; segmentation: of mask_tables.py
     task.min_scale = placeholder(float)  # detection: of the smallest anchors, share of a side; None = as published: 0.2
     task.max_objects = 100  # detection: of an image; of more the largest stay
     task.min_negatives = 0  # detection, softmax heads: anchors of an image without objects that are learned from

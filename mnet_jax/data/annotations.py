@@ -68,6 +68,20 @@ class Annotation(abc.ABC):
     def transform(self, parts: Parts, crop: Crop) -> Parts:
         """Returns the batch's parts of one example from the source's, moved with its pixels."""
 
+    def found_in(self, name: str, features: Mapping[str, object]) -> Annotation:
+        """Returns the annotation as a TFDS set, by its name and features, has it; itself, unless a kind knows more."""
+        del name, features
+        return self
+
+    def in_evaluation(self) -> Annotation:
+        """Returns the annotation as batches of the evaluation have it: itself, unless a kind has more parts there."""
+        return self
+
+    def values(self, part: str, found: np.ndarray) -> np.ndarray:
+        """Returns what `Dataset.values` says of an encoded part, bytes [N]; itself, unless a kind reads it."""
+        del part
+        return found
+
     def draw(self, image: np.ndarray, parts: Parts, class_names: tuple[str, ...]) -> np.ndarray:
         """Returns a copy of a batch's image uint8 [H, W, 3] with the batch's parts drawn into it."""
         del parts, class_names
@@ -244,79 +258,10 @@ class Boxes(Annotation):
         height, width = image.shape[:2]
         for box, number, ignored in zip(parts[""], parts["class"], parts["ignore"], strict=True):
             if box[2] > box[0]:  # no padding
-                colour = (255, 255, 255) if ignored else _colour(number + 1)  # 0 is black
+                frame = (255, 255, 255) if ignored else colour(number + 1)  # 0 is black
                 y1, x1, y2, x2 = np.clip(np.round(box).astype(int) - [0, 0, 1, 1], 0, [height - 1, width - 1] * 2)
-                image[[y1, y2], x1 : x2 + 1] = image[y1 : y2 + 1, [x1, x2]] = colour
+                image[[y1, y2], x1 : x2 + 1] = image[y1 : y2 + 1, [x1, x2]] = frame
         return image
-
-
-@dataclasses.dataclass(frozen=True)
-class PixelMap(Annotation):
-    """The class of every pixel, uint8 [H, W]; `ignore` where it is void: there, and in padding, nothing is learned.
-
-    Resized to the nearest on the very grid on which the pixels are resampled, so its edges stay where theirs are.
-
-    In a source: "" string [], an encoded greyscale image of the picture's height and width whose values are the
-    classes; or "path" string [], the path of such a file.
-    """
-
-    ignore: int = 255
-    names: tuple[str, ...] = ()  # of the classes, where the set does not know them
-    feature: str = "segmentation_mask"
-    kind: ClassVar[str] = "Image of one channel"
-    moves: ClassVar[bool] = True
-
-    def fits(self, feature: object) -> bool:
-        """Returns whether it is an image of one channel of bytes."""
-        import tensorflow_datasets as tfds
-
-        return isinstance(feature, tfds.features.Image) and feature.shape[-1] == 1 and feature.dtype == np.uint8
-
-    def class_names(self, feature: object) -> tuple[str, ...]:
-        """Returns `names`, or those of a TFDS LabeledImage."""
-        return self.names or tuple(getattr(feature, "names", None) or ())
-
-    def record_features(self, feature: object) -> dict[str, object]:
-        """Returns one encoded image."""
-        import tensorflow as tf
-
-        return {self.feature: tf.io.FixedLenFeature([], tf.string)}
-
-    def from_records(self, record: Mapping[str, tf.Tensor]) -> Parts:
-        """Returns the encoded maps, string [n]."""
-        return {"": record[self.feature]}
-
-    def fields(self, image_size: tuple[int, int]) -> dict[str, Field]:
-        """Returns the map."""
-        return {"": Field(image_size, np.uint8, self.ignore)}
-
-    def transform(self, parts: Parts, crop: Crop) -> Parts:
-        """Returns the part of the map that the image shows; void where that shows nothing."""
-        import tensorflow as tf
-
-        contents = parts[""] if "" in parts else tf.io.read_file(parts["path"])
-        values = tf.io.decode_png(contents, channels=1)[..., 0]
-        tf.debugging.assert_equal(
-            tf.shape(values), crop.picture_size, "a pixel map has another height and width than its picture"
-        )
-        # Pixel i of the output has its centre at (i + 0.5 - place) * part / place of the part: in whole numbers, exact.
-        for axis in (0, 1):
-            start, length = crop.part[axis], crop.part[axis + 2]
-            placed, extent = crop.place[axis], crop.place[axis + 2]
-            offset = tf.range(crop.size[axis]) - placed
-            found = (2 * offset + 1) * length // (2 * extent)
-            values = tf.gather(values, start + tf.clip_by_value(found, 0, length - 1), axis=axis)
-            seen = tf.reshape((offset >= 0) & (offset < extent), [-1, 1] if axis == 0 else [1, -1])
-            values = tf.where(seen, values, tf.constant(self.ignore, tf.uint8))
-        values = tf.where(crop.flipped, values[:, ::-1], values)
-        return {"": tf.ensure_shape(values, crop.size)}
-
-    def draw(self, image: np.ndarray, parts: Parts, class_names: tuple[str, ...]) -> np.ndarray:
-        """Returns the image half covered with the colours of the classes; void is white."""
-        values = parts[""]
-        colours = np.array([_colour(number) for number in range(256)], np.float32)
-        colours[self.ignore] = 255
-        return ((image + colours[values]) / 2).astype(np.uint8)
 
 
 def _inside(feature: object) -> dict[str, Any]:
@@ -327,7 +272,7 @@ def _inside(feature: object) -> dict[str, Any]:
     return dict(inner.items()) if isinstance(inner, tfds.features.FeaturesDict) else {}
 
 
-def _colour(number: int) -> tuple[int, int, int]:
+def colour(number: int) -> tuple[int, int, int]:
     """Returns the colour of a class as VOC's pictures have it: the bits of its number, spread over the channels."""
     channels = [0, 0, 0]
     for bit in range(8):

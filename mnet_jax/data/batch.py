@@ -30,7 +30,7 @@ def spec(annotations: Mapping[str, Annotation], image_size: tuple[int, int], *, 
     """Returns every array of a batch by its name."""
     parts = {
         part_name(name, part): field
-        for name, annotation in annotations.items()
+        for name, annotation in kinds(annotations, train=train).items()
         for part, field in annotation.fields(image_size).items()
     }
     # 1 and not 0 in padding: what maps boxes back divides by the sizes in it
@@ -42,6 +42,11 @@ def spec(annotations: Mapping[str, Annotation], image_size: tuple[int, int], *, 
         "index": Field((), np.int64, -1),
         **crop,
     }
+
+
+def kinds(annotations: Mapping[str, Annotation], *, train: bool) -> dict[str, Annotation]:
+    """Returns the annotations as the batches of training, or of evaluation, have them."""
+    return {name: one if train else one.in_evaluation() for name, one in annotations.items()}
 
 
 def moves(annotations: Mapping[str, Annotation]) -> bool:

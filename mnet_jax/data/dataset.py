@@ -19,6 +19,7 @@ from mnet_jax.data import batch, catalog
 from mnet_jax.data.annotations import Annotation, Boxes
 from mnet_jax.data.batch import Field
 from mnet_jax.data.catalog import DatasetInfo
+from mnet_jax.data.pixel_map import PixelMap
 from mnet_jax.data.source import HELD_OUT, UNSORTED, Source
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Dataset:
             mean=mean,
             std=std,
         )
-        return cls(data, info, dict(annotations), source)
+        return cls(data, info, source.annotations(annotations, eval_split), source)
 
     # --- The batch ---
 
@@ -136,7 +137,9 @@ class Dataset:
             found = [table.gather(rows)["annotations"][name][part] for rows in _rows(table.num_examples)]
         flat = [getattr(values, "flat_values", values).numpy() for values in found]
         values = np.concatenate(flat)
-        return values.astype(self.fields(train=True)[field].dtype) if values.dtype != object else values
+        if values.dtype == object:  # encoded
+            return self.annotations[name].values(part, values)
+        return values.astype(self.fields(train=True)[field].dtype)
 
     def digests(self, split: str) -> list[str]:
         """Returns a hash of each image's content, 32 hexadecimal digits, in the order of the split."""
@@ -169,6 +172,10 @@ def _open_source(data: ml_collections.ConfigDict, annotations: Mapping[str, Anno
             from mnet_jax.data.boxes.folder import BoxFolder
 
             return BoxFolder(data, annotations)
+        if any(isinstance(one, PixelMap) for one in annotations.values()):
+            from mnet_jax.data.masks.folder import MaskFolder
+
+            return MaskFolder(data, annotations)
         from mnet_jax.data.folder import Folder
         from mnet_jax.data.imagenet import in_place
 

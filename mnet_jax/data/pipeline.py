@@ -83,10 +83,11 @@ def eval_batches(
 def _finish(dataset: Dataset, *, train: bool) -> Callable[[Example, tf.Tensor, Crop], dict[str, tf.Tensor]]:
     """Returns the function from an example, its pixels and their Crop to its row of a batch, but for the mask."""
     wants_crop = "crop" in dataset.fields(train=train)
+    kinds = batch.kinds(dataset.annotations, train=train)
 
     def finish(example: Example, image: tf.Tensor, crop: Crop) -> dict[str, tf.Tensor]:
         row = {"image": image, "index": example["index"]}
-        for name, annotation in dataset.annotations.items():
+        for name, annotation in kinds.items():
             for part, value in annotation.transform(example["annotations"][name], crop).items():
                 row[batch.part_name(name, part)] = value
         return {**row, "crop": crop.row()} if wants_crop else row

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mnet_jax.data import records
+    from mnet_jax.data.annotations import Annotation
 
 HELD_OUT = ("validation", "val", "valid", "test")  # names of a split for evaluation, the first that is there
 UNSORTED = "unsorted"  # the one split of images without annotations in a folder
@@ -26,6 +28,11 @@ class Source(abc.ABC):
     @abc.abstractmethod
     def open_split(self, split: str) -> records.Split:
         """Returns the examples of a split that there is."""
+
+    def annotations(self, wanted: Mapping[str, Annotation], eval_split: str) -> dict[str, Annotation]:
+        """Returns the kinds of annotation that were asked for, with what this set and its split know of them."""
+        del eval_split
+        return dict(wanted)
 
     def digests(self, split: str) -> list[str] | None:
         """Returns what `Dataset.digests` does, where it is known without reading the images."""

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
+import numpy as np
 import tensorflow_datasets as tfds
 
 from mnet_jax import errors
 from mnet_jax.data import digits, records
 from mnet_jax.data.annotations import Annotation
 from mnet_jax.data.imagenet_names import NAMES
+from mnet_jax.data.pixel_map import PixelMap
 from mnet_jax.data.source import Source
-from mnet_jax.data.tensorflow_setup import tf
+from mnet_jax.data.tensorflow_setup import graph_function, tf
 
 
 class TFDSSet(Source):
@@ -25,15 +28,44 @@ class TFDSSet(Source):
     def __init__(self, data: ml_collections.ConfigDict, annotations: Mapping[str, Annotation]):
         self.builder = open_builder(data)
         self.sizes = {name: info.num_examples for name, info in self.builder.info.splits.items()}
-        self._annotations, features = annotations, _features(self.builder)
+        features = _features(self.builder)
+        annotations = {name: one.found_in(data.name, features) for name, one in annotations.items()}
+        self._annotations, self._image = annotations, _image_feature(features)
         self._features = {name: features.get(annotation.feature) for name, annotation in annotations.items()}
         fitting = (annotation.fits(self._features[name]) for name, annotation in annotations.items())
-        if not isinstance(features.get("image"), tfds.features.Image) or not all(fitting):
+        if self._image is None or not all(fitting):
             wanted = ["image (Image)", *(f"{one.feature} ({one.kind})" for one in annotations.values())]
             there = ", ".join(f"{name} ({type(feature).__name__})" for name, feature in features.items())
             raise ValueError(f"{data.name} cannot be used: {' and '.join(wanted)} expected, it has {there}")
         known = (annotation.class_names(self._features[name]) for name, annotation in annotations.items())
         self.class_names = tuple(NAMES.get(name, name) for name in next(filter(None, known), ()))
+
+    def annotations(self, wanted: Mapping[str, Annotation], eval_split: str) -> dict[str, Annotation]:
+        """Returns the kinds with the names of their features and, of a pixel map, the largest of the split."""
+        del wanted
+        return {
+            name: dataclasses.replace(one, largest=self._largest(name, eval_split))
+            if isinstance(one, PixelMap)
+            else one
+            for name, one in self._annotations.items()
+        }
+
+    def _largest(self, name: str, split: str) -> tuple[int, int]:
+        """Returns height and width that no map of a split exceeds: those of all, or from the headers of the files."""
+        shape = self._features[name].shape[:2]
+        if None not in shape:
+            return tuple(shape)
+        opened, largest = self.open_split(split), np.zeros(2, np.int64)
+        if isinstance(opened, records.TFRecords):
+            chunks = opened.chunks(opened.read())
+        else:
+            rows = tf.data.Dataset.range(opened.num_examples).batch(records.MOST_AT_ONCE)
+            chunks = rows.map(graph_function(opened.gather))
+        for chunk in chunks.map(graph_function(lambda chunk: chunk["annotations"][name][""])):
+            headers = tf.io.decode_raw(tf.strings.substr(chunk, 16, 8), tf.uint8)  # PNG: width and height, big-endian
+            numbers = headers.numpy().reshape(-1, 2, 4).astype(np.int64) @ (256 ** np.arange(3, -1, -1))
+            largest = np.maximum(largest, numbers[:, ::-1].max(0))
+        return int(largest[0]), int(largest[1])
 
     def count(self, split: str) -> int | None:
         """Returns how many examples a split, or a slice of one, has."""
@@ -48,12 +80,12 @@ class TFDSSet(Source):
 
     def _parse(self, serialized: tf.Tensor) -> records.Chunk:
         """Returns contents, string [n], and annotations of serialized examples, string [n]."""
-        wanted: dict[str, Any] = {"image": tf.io.FixedLenFeature([], tf.string)}
+        wanted: dict[str, Any] = {self._image: tf.io.FixedLenFeature([], tf.string)}
         for name, annotation in self._annotations.items():
             wanted |= annotation.record_features(self._features[name])
         found = tf.io.parse_example(serialized, wanted)
         return {
-            "contents": found["image"],
+            "contents": found[self._image],
             "annotations": {name: annotation.from_records(found) for name, annotation in self._annotations.items()},
         }
 
@@ -85,6 +117,12 @@ def data_dir(data: ml_collections.ConfigDict) -> str:
 def _features(builder: tfds.core.DatasetBuilder) -> dict[str, object]:
     features = builder.info.features
     return dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
+
+
+def _image_feature(features: Mapping[str, object]) -> str | None:
+    """Returns the name of the pictures: "image", or of cityscapes "image_left"; None if there are none."""
+    names = (name for name in ("image", "image_left") if isinstance(features.get(name), tfds.features.Image))
+    return next(names, None)
 
 
 def _missing(name: str, directory: str, known: list[str]) -> str:

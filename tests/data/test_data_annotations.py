@@ -10,11 +10,12 @@ from PIL import Image
 from sample_sets import bbox, config, encode, joined, objects_feature, picture, write_features
 
 from mnet_jax.data import croppers, pipeline
-from mnet_jax.data.annotations import Boxes, Label, PixelMap
+from mnet_jax.data.annotations import Boxes, Label
 from mnet_jax.data.crop import Crop
 from mnet_jax.data.croppers import Cropper, Cut
 from mnet_jax.data.dataset import Dataset
 from mnet_jax.data.decode import Decoder
+from mnet_jax.data.pixel_map import PixelMap
 from mnet_jax.data.tensorflow_setup import tf
 
 SIZE = (40, 56)

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from sample_sets import config, encode, joined
 
 from mnet_jax.data import crop_ssd, croppers, pipeline
-from mnet_jax.data.annotations import Boxes, Label, PixelMap
+from mnet_jax.data.annotations import Boxes, Label
 from mnet_jax.data.dataset import Dataset
 from mnet_jax.data.decode import Decoder
+from mnet_jax.data.pixel_map import PixelMap
 from mnet_jax.data.tensorflow_setup import graph_function, tf
 
 OPTIONS = [0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0]

@@ -9,9 +9,10 @@ import pytest
 from sample_sets import config, numbered, opened, write_set
 
 from mnet_jax.data import catalog, tfds_set
-from mnet_jax.data.annotations import Boxes, PixelMap
+from mnet_jax.data.annotations import Boxes
 from mnet_jax.data.dataset import Dataset
 from mnet_jax.data.imagenet_names import NAMES
+from mnet_jax.data.pixel_map import PixelMap
 
 
 @pytest.fixture(scope="module")

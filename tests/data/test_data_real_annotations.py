@@ -9,9 +9,10 @@ from PIL import Image
 from sample_sets import bbox, config, objects_feature, write_features
 
 from mnet_jax.data import pipeline
-from mnet_jax.data.annotations import Boxes, PixelMap
+from mnet_jax.data.annotations import Boxes
 from mnet_jax.data.crop import Crop
 from mnet_jax.data.dataset import Dataset
+from mnet_jax.data.pixel_map import PixelMap
 
 CELLS = ("RBC", "WBC", "Platelets")
 

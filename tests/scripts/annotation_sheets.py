@@ -23,9 +23,10 @@ from sample_sets import config, objects_feature, write_features
 from test_data_real_annotations import CELLS, cells
 
 from mnet_jax.data import croppers
-from mnet_jax.data.annotations import Boxes, PixelMap
+from mnet_jax.data.annotations import Boxes
 from mnet_jax.data.dataset import Dataset
 from mnet_jax.data.decode import Decoder
+from mnet_jax.data.pixel_map import PixelMap
 from mnet_jax.data.tensorflow_setup import tf
 
 SIZE = (208, 256)

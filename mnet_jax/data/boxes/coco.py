@@ -1,8 +1,8 @@
 """COCO JSON, as COCO itself, Roboflow, CVAT and Label Studio write it: one file for a split, or one for all images.
 
 Read of it: `images` (id, file_name; height and width if there), `categories` (id, name) and of `annotations` image_id,
-category_id, bbox [x, y, width, height] in pixels, iscrowd and area. Annotations of keypoints, captions and segmentation
-are not needed, ids of annotations neither.
+category_id, bbox [x, y, width, height] in pixels, iscrowd and area; for masks (`masks/`) segmentation. Annotations of
+keypoints and captions are not needed, ids of annotations neither.
 """
 
 from __future__ import annotations
@@ -155,4 +155,5 @@ def _object(where: str, one: Json, names: dict[int, str]) -> Object:
     x, y, width, height = numbers
     area = number(one.get("area"))
     crowd = number(one.get("iscrowd", 0))
-    return Object(name, (x, y, x + width, y + height), where, bool(crowd), area if area and area > 0 else None)
+    area = area if area and area > 0 else None
+    return Object(name, (x, y, x + width, y + height), where, bool(crowd), area, one.get("segmentation"))

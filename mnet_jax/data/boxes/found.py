@@ -12,6 +12,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from mnet_jax.data.folder import LeftOut, files_below
 from mnet_jax.data.source import HELD_OUT
@@ -37,6 +38,7 @@ class Object:
     where: str  # in the file of its label: "annotation 17", "object 3", "line 4"
     ignore: bool = False  # COCO's crowds, VOC's difficult ones
     area: float | None = None  # in pixels of the picture; None: that of the box
+    outline: Any = None  # COCO's segmentation as it stands in the file: polygons or runs
 
 
 @dataclasses.dataclass(frozen=True)
