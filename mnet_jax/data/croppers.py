@@ -15,7 +15,7 @@ from typing import ClassVar, NamedTuple
 
 import ml_collections
 
-from mnet_jax.data import catalog, crop_ssd, order
+from mnet_jax.data import catalog, crop_scale, crop_ssd, order
 from mnet_jax.data.annotations import Parts
 from mnet_jax.data.tensorflow_setup import tf
 
@@ -161,6 +161,22 @@ class SSD(Cropper):
         return Cut(tf.concat([low - origin, high - low], 0), place)
 
 
+@dataclasses.dataclass(frozen=True)
+class Scale(Cropper):
+    """A window of the picture, larger or smaller by chance, on a ground of the colour `fill`: `crop_scale`."""
+
+    scale: tuple[float, float] = (0.5, 2.0)
+    fill: tuple[int, int, int] = (0, 0, 0)
+
+    num_draws: ClassVar[int] = crop_scale.NUM_DRAWS
+    antialias_above: ClassVar[float] = 2.0
+    decode_smaller: ClassVar[bool] = True
+
+    def cut(self, shape: tf.Tensor, draws: tf.Tensor | None, annotations: dict[str, Parts] | None) -> Cut:
+        """Returns the part of one picture that the window shows, and its place there."""
+        return Cut(*crop_scale.windowed(shape, draws, self.size, self.scale))
+
+
 def train_cropper(data: ml_collections.ConfigDict, size: tuple[int, int]) -> Cropper:
     """Returns the cropper that `data.crop` names, for an output of `size` (height, width)."""
     match data.crop:
@@ -171,10 +187,17 @@ def train_cropper(data: ml_collections.ConfigDict, size: tuple[int, int]) -> Cro
         case "center":
             return eval_cropper(data, size)
         case "ssd":
-            mean = data.mean or catalog.statistics(data.name)[0]
-            red, green, blue = (min(max(round(value), 0), 255) for value in mean)
-            return SSD(size, zoom_out=data.crop_zoom_out, fill=(red, green, blue))
+            return SSD(size, zoom_out=data.crop_zoom_out, fill=_mean_colour(data))
+        case "scale":
+            return Scale(size, tuple(data.crop_scale), _mean_colour(data))
     raise AssertionError(data.crop)  # `config.validate` has looked
+
+
+def _mean_colour(data: ml_collections.ConfigDict) -> tuple[int, int, int]:
+    """Returns red, green and blue of the data set's mean."""
+    mean = data.mean or catalog.statistics(data.name)[0]
+    red, green, blue = (min(max(round(value), 0), 255) for value in mean)
+    return red, green, blue
 
 
 def eval_cropper(data: ml_collections.ConfigDict, size: tuple[int, int]) -> Cropper:
