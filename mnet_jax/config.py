@@ -320,7 +320,7 @@ def _check_data(config: ml_collections.ConfigDict) -> None:
         if not three or not all(math.isfinite(v) for v in value) or (name == "std" and min(value) <= 0):
             above = " above 0" if name == "std" else ""
             raise ValueError(f"data.{name}={value!r}: give three numbers{above}, one a channel, of pixels in 0..255")
-    for name, top in (("crop_area", 1.0), ("crop_ratio", math.inf)):
+    for name, top in (("crop_area", 1.0), ("crop_ratio", math.inf), ("crop_scale", 16)):
         low, high = data[name] if len(data[name]) == 2 else (math.nan, math.nan)
         if not 0 < low <= high <= top:
             raise ValueError(f"data.{name}={tuple(data[name])!r}: give (lowest, highest), above 0 and at most {top:g}")

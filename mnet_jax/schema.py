@@ -44,10 +44,12 @@ def get_config() -> ml_collections.ConfigDict:
     data.image_size = 224
     data.crop = "inception"  # training crop: "inception", "pad" (pad and crop at random), "center" (as in evaluation)
     # or, for boxes, "ssd": zoom out, then cut out a part that overlaps with an object by a random share
+    # or, for pixel maps, "scale": the picture larger or smaller by chance, and a window of it
     data.crop_area = (0.08, 1.0)  # inception: share of the image's area
     data.crop_ratio = (3 / 4, 4 / 3)  # inception: width over height
     data.crop_pad = 4  # pad: pixels added on each side
     data.crop_zoom_out = 0.5  # ssd: probability that the picture is first put on a canvas of up to 4 times its sides
+    data.crop_scale = (0.5, 2.0)  # scale: factor on the size in which evaluation shows the picture
     data.flip = True  # mirror left and right at random
     data.eval_crop = 0.875  # evaluation: centre square of this share of the short side; 1.0 = the full image, resized
     data.interpolation = "bilinear"  # "bilinear" or "bicubic"
@@ -60,6 +62,7 @@ def get_config() -> ml_collections.ConfigDict:
     task.name = "classification"  # what is learned: a name of `mnet_jax/tasks`, or the import path of a task of yours
     task.label_smoothing = 0.1  # classification: this share of each target is spread over all classes
     task.class_weights = "none"  # classification: "none", or "balanced": each class counts the same
+    # segmentation: "balanced" gives a class the median of all classes' pixels over its own
     task.head = "ssdlite_torchvision"  # detection: one of models/heads/tables.py; segmentation: of mask_tables.py
     task.min_scale = placeholder(float)  # detection: of the smallest anchors, share of a side; None = as published: 0.2
     task.max_objects = 100  # detection: of an image; of more the largest stay
@@ -72,6 +75,8 @@ def get_config() -> ml_collections.ConfigDict:
     task.max_detections = placeholder(int)  # detection: of an image; None = as published: 300 or 100
     task.output_stride = placeholder(int)  # segmentation: of the last map, 8, 16 or 32 by dilation; None = the head's
     task.auxiliary_weight = 0.0  # segmentation, deeplab heads: weight of an auxiliary head's loss; 0 = without one
+    task.eval_scales = (1.0,)  # segmentation: evaluation takes the mean over the input in these sizes
+    task.eval_flip = False  # segmentation: and over its mirror image
 
     config.augment = augment = ml_collections.ConfigDict()
     augment.brightness = 0.0  # strength: factors are drawn from 1 - s .. 1 + s
@@ -112,11 +117,12 @@ def get_config() -> ml_collections.ConfigDict:
     optimizer.layer_decay = 1.0  # times the next layer's learning rate, for each layer before the classifier
 
     config.schedule = schedule = ml_collections.ConfigDict()
-    schedule.name = "cosine"  # "cosine", "exponential" or "constant"
+    schedule.name = "cosine"  # "cosine", "poly", "exponential" or "constant"
     schedule.lr_per_256 = 0.016  # peak learning rate for 256 images a step; scales with the batch
     schedule.warmup_epochs = placeholder(float)  # linear from 0
     schedule.warmup_steps = placeholder(int)
     schedule.end_factor = 0.0  # cosine: last over peak rate
+    schedule.power = 0.9  # poly: of the share of the run that is left
     schedule.decay_rate = 0.97  # exponential
     schedule.decay_epochs = placeholder(float)  # exponential: `decay_rate` once in this time
     schedule.decay_steps = placeholder(int)
@@ -161,14 +167,14 @@ CHOICES = {
     "model.dtype": ("float32", "bfloat16"),
     "model.padding": ("same", "symmetric"),
     "model.stem_stride": (4, 2, 1),
-    "data.crop": ("inception", "pad", "center", "ssd"),
+    "data.crop": ("inception", "pad", "center", "ssd", "scale"),
     "data.interpolation": ("bilinear", "bicubic"),
     "task.class_weights": ("none", "balanced"),
     "task.nms": ("class", "all"),
     "task.output_stride": (8, 16, 32),
     "train.freeze": ("none", "backbone"),
     "optimizer.name": ("rmsprop", "sgd", "adamw"),
-    "schedule.name": ("cosine", "exponential", "constant"),
+    "schedule.name": ("cosine", "poly", "exponential", "constant"),
 }
 
 _POSITIVE = Range(0.0, open_low=True)
@@ -231,6 +237,7 @@ RANGES = {
     "schedule.warmup_epochs": Range(0.0),
     "schedule.warmup_steps": Range(0),
     "schedule.end_factor": _SHARE,
+    "schedule.power": _POSITIVE,
     "schedule.decay_rate": Range(0.0, 1.0, open_low=True),
     "schedule.decay_epochs": _POSITIVE,
     "schedule.decay_steps": _COUNT,

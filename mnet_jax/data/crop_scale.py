@@ -1,6 +1,6 @@
-"""The crops of segmentation: the picture larger or smaller by chance, and of that a window, padded where it is smaller.
+"""The crops of segmentation: the picture larger or smaller by chance, and a window of it, padded where it is smaller.
 
-The jitter of torchvision's and TensorFlow's DeepLab recipes: a factor between 0.5 and 2, a crop of the input's size, the
+The jitter of the recipes of torchvision and of TensorFlow: a factor from 0.5 to 2, a crop of the size of the input, the
 image's mean and void beside a picture that is smaller. Factor 1 is the size in which the evaluation shows the whole
 picture, so that what is learned has the shape of what is judged.
 """

@@ -25,6 +25,9 @@ def make_schedule(config: ml_collections.ConfigDict, run_plan: RunPlan) -> optax
         if section.name == "cosine":
             progress = jnp.clip(step / (run_plan.total_steps - run_plan.warmup_steps), 0.0, 1.0)
             return section.end_factor + (1.0 - section.end_factor) * 0.5 * (1.0 + jnp.cos(jnp.pi * progress))
+        if section.name == "poly":
+            left = 1.0 - step / (run_plan.total_steps - run_plan.warmup_steps)
+            return jnp.clip(left, 0.0, 1.0) ** section.power
         decays = step / run_plan.decay_steps
         return section.decay_rate ** (jnp.floor(decays) if section.staircase else decays)
 
