@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 # Two of the eight colours of Okabe and Ito (2008), told apart with any colour vision and in grey print.
 BLUE, ORANGE = "#0072B2", "#D55E00"
 GREY = "#707070"
+# Those of the eight that show on photos.
+COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
 
 
 def png(figure: "Figure") -> bytes:

@@ -81,7 +81,10 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
             results.append({"image": path, **described})
             if args.draw:
                 picture = face.draw(decode.load_image(path), described)
-                files.write_whole(pathlib.Path(args.draw, _own_name(path, taken)), picture)
+                drawn = pathlib.Path(args.draw, _own_name(path, taken))
+                files.write_whole(drawn, picture)
+                for ending, contents in getattr(face, "more_files", lambda _: {})(described).items():
+                    files.write_whole(drawn.with_name(drawn.stem + ending), contents)
             if not args.json:
                 print("\n".join([path, *(f"  {line}" for line in face.lines(described))]), file=out)
         out.flush()

@@ -189,7 +189,7 @@ def train_cropper(data: ml_collections.ConfigDict, size: tuple[int, int]) -> Cro
         case "ssd":
             return SSD(size, zoom_out=data.crop_zoom_out, fill=_mean_colour(data))
         case "scale":
-            return Scale(size, tuple(data.crop_scale), _mean_colour(data))
+            return Scale(size, scale=tuple(data.crop_scale), fill=_mean_colour(data))
     raise AssertionError(data.crop)  # `config.validate` has looked
 
 

@@ -7,6 +7,8 @@ means: the task divides by the positive anchors of the whole step.
 import jax
 import jax.numpy as jnp
 
+from mnet_jax.tasks.losses import cross_entropy
+
 NEGATIVES = 3  # anchors without an object that count, for each one with an object (SSD, section 2.2)
 
 
@@ -17,13 +19,6 @@ def huber(codes: jax.Array, targets: jax.Array, *, delta: float = 1.0) -> jax.Ar
     """
     error = jnp.abs(codes.astype(jnp.float32) - targets)
     return jnp.sum(jnp.where(error < delta, 0.5 * jnp.square(error), delta * (error - 0.5 * delta)), -1)
-
-
-def cross_entropy(logits: jax.Array, classes: jax.Array) -> jax.Array:
-    """Returns the softmax cross entropy float32 [..., A] of logits [..., A, C] and classes int [..., A]."""
-    logits = logits.astype(jnp.float32)
-    chosen = jax.nn.one_hot(classes, logits.shape[-1], dtype=bool)
-    return jax.nn.logsumexp(logits, -1) - jnp.sum(jnp.where(chosen, logits, 0), -1)
 
 
 def hardest(losses: jax.Array, allowed: jax.Array, count: jax.Array) -> jax.Array:

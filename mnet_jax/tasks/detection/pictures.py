@@ -6,10 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mnet_jax.plotting import BLUE, GREY, ORANGE, png, shortened
+from mnet_jax.plotting import BLUE, COLOURS, GREY, ORANGE, png, shortened
 
-# The colours of Okabe and Ito (2008) that show on photos, by the number of the class.
-COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
 _COLUMNS, _CELL, _TEXT, _TOP = 4, 2.4, 0.62, 0.5  # of the sheet, inches: a picture's side, its text, the title
 _NAMED = 12  # classes with a line of the legend
 
