@@ -9,7 +9,7 @@ import numpy as np
 from mnet_jax.plotting import COLOURS, GREY, png, shortened
 
 VOID_COLOUR = (255, 255, 255)
-_SHADES = (1.0, 0.5, 1.6, 0.25, 1.85)  # below 1 towards black, above it towards white; the next one after each seven
+_SHADES = (1.0, 0.5, 1.5, 0.25, 1.75)  # below 1 towards black, above it towards white; the next one after each seven
 _COVER = 0.55  # how much of the photo the colours hide
 _COLUMN, _GAP, _TOP, _TEXT, _KEY = 3.2, 0.08, 0.55, 0.24, 0.24  # of the sheet, inches
 _NAMED = 28  # classes with a place in the legend
