@@ -2,11 +2,15 @@
 
 import contextlib
 import csv
+import errno
+import fcntl
 import io
 import os
 import pathlib
 import shutil
+import socket
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Sequence
 
 
@@ -51,6 +55,71 @@ def placed(path: str | os.PathLike, *, inside: str = "") -> Iterator[pathlib.Pat
         part.replace(target)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+class Lock:
+    """A directory that one process uses at a time: a file `.lock` in it, locked, that says who has it.
+
+    The system gives the lock back when the process ends, however it ends. A bucket has none, nor has a file system
+    that cannot lock: nothing is guarded there.
+    """
+
+    def __init__(self, directory: str | os.PathLike):
+        """Takes nothing yet."""
+        self._path = None if "://" in os.fspath(directory) else pathlib.Path(directory, ".lock")
+        self._file: int | None = None
+
+    def take(self) -> None:
+        """Takes the directory, unless this lock has it already.
+
+        Raises:
+          ValueError: if another process has it; says which.
+        """
+        while self._path is not None and self._file is None:
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                owner = os.pread(file, 200, 0).decode(errors="replace")
+                os.close(file)
+                if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                    raise ValueError(
+                        f"{self._path.parent} is in use by another run ({owner or 'which has just begun'}): "
+                        "wait for it to end, or give another --workdir"
+                    ) from error
+                return  # no locks here
+            try:
+                current = os.stat(self._path).st_ino == os.fstat(file).st_ino
+            except FileNotFoundError:
+                current = False
+            if not current:  # the owner before has just removed it
+                os.close(file)
+                continue
+            os.ftruncate(file, 0)
+            started = time.strftime("%Y-%m-%d %H:%M:%S")
+            with contextlib.suppress(OSError):  # a full disk: locked all the same
+                os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()} since {started}".encode(), 0)
+            self._file = file
+
+    def close(self) -> None:
+        """Gives the directory back."""
+        file, self._file = self._file, None
+        if file is not None:
+            self._path.unlink(missing_ok=True)
+            os.close(file)
+
+
+def lock_owner(directory: str | os.PathLike) -> str | None:
+    """Returns who uses a directory, such as "process 12 on host since ...", or None; takes nothing."""
+    try:
+        with open(pathlib.Path(directory, ".lock"), "rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return file.read(200).decode(errors="replace") or "another process"
+    except OSError:
+        pass
+    return None
 
 
 def check_writable(path: str | os.PathLike, *, inside: str = "") -> pathlib.Path:

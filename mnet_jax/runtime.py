@@ -1,4 +1,4 @@
-"""What has to be settled before jax starts: libtpu's options, the process's memory, quiet libraries, compiled programs.
+"""What has to be settled before jax starts: libtpu, the process's memory, quiet libraries, compiled programs, SIGTERM.
 
 Imports neither jax nor tensorflow as it is imported.
 
@@ -10,9 +10,12 @@ in the environment before Python starts; these settings do not.
 
 import ctypes
 import importlib.util
+import itertools
 import os
 import pathlib
+import signal
 import sys
+import threading
 
 # KiB of the core's own memory that one operation may use: 16 MiB is the compiler's own choice on v5e. v3_large's step
 # there needs 3 % fewer estimated cycles with 28; with 32 and more the gain is lost again (docs/tpu.md). v4 ignores it.
@@ -36,6 +39,8 @@ _HUGE_PAGE = 2 * 2**20
 _RESERVE = 8 * 2**30  # bytes of address space at most; a page of it exists once it is used
 # What an accelerator shows in /dev: a TPU (two ways), NVIDIA's and AMD's GPUs.
 _ACCELERATORS = ("accel0", "vfio/0", "nvidia0", "kfd")
+
+STOPPED = 75  # exit code of a process that was asked to stop before its work was done (EX_TEMPFAIL of sysexits.h)
 
 # Before anything imports them: TensorFlow, absl and JAX tell of processor features and missing accelerators otherwise.
 _QUIET = {
@@ -124,3 +129,75 @@ def _advise_huge_pages(libc: ctypes.CDLL) -> bool:
     advised = libc.madvise(start, (block + size - start) // _HUGE_PAGE * _HUGE_PAGE, _MADV_HUGEPAGE) == 0
     libc.free(block)
     return advised
+
+
+class StopSignal:
+    """SIGTERM, as a scheduler sends it some seconds before it takes a machine away.
+
+    Where nothing would be lost the process leaves at once, in whatever library it is (a compiler may not come back for
+    minutes); otherwise `asked` says it, and whoever has something to save leaves once that is done. A second signal
+    ends the process at once. The exit code is `STOPPED` each time.
+    """
+
+    def __init__(self) -> None:
+        """Changes nothing yet: enter it in the main thread."""
+        self.asked = False  # to stop
+        self.stopped = False  # the work was ended for it, unfinished
+        self._unsaved = False
+        self._lock = threading.RLock()
+        self._inside = False
+        self._counted = 0  # signals that were answered
+
+    def __enter__(self) -> "StopSignal":
+        if threading.current_thread() is threading.main_thread():
+            read, self._write = os.pipe()
+            os.set_blocking(self._write, False)
+            # Python's handler runs between two of its own instructions only. The system's part writes to the pipe at
+            # once, and the thread answers where a library has let go of Python, as compilers do.
+            handled = itertools.count(1)
+            self._previous = signal.signal(signal.SIGTERM, lambda *unused: self._answer(next(handled)))
+            self._previous_pipe = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+            threading.Thread(target=self._watch, args=(read,), name="stop signal", daemon=True).start()
+            self._inside = True
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        if self._inside:
+            signal.set_wakeup_fd(self._previous_pipe)
+            signal.signal(signal.SIGTERM, self._previous)
+            os.close(self._write)
+            self._inside = False
+
+    def hold(self) -> None:
+        """From here on there is something to save."""
+        self._unsaved = True
+
+    def release(self) -> None:
+        """Everything is saved: the process may be ended at any time."""
+        with self._lock:
+            self._unsaved = False
+            if self.asked and not self.stopped:
+                self._leave("everything is saved")
+
+    def _watch(self, read: int) -> None:
+        received = itertools.count(1)
+        while number := os.read(read, 1):
+            if number[0] == signal.SIGTERM:
+                self._answer(next(received))
+        os.close(read)
+
+    def _answer(self, number: int) -> None:
+        """Answers the signal of this number, once."""
+        with self._lock:
+            if number <= self._counted:
+                return
+            self._counted = number
+            if self.asked:
+                self._leave("asked twice; what was not saved is lost")
+            self.asked = True
+            if not self._unsaved:
+                self._leave("there is nothing to save")
+
+    def _leave(self, why: str) -> None:
+        os.write(2, f"Asked to stop: {why}. The same command goes on from the last checkpoint.\n".encode())
+        os._exit(STOPPED)

@@ -39,7 +39,7 @@ ARROWS = {  # room -> other rooms, or single files of them, that it may use
 LIBRARIES = {
     "tensorflow": ("data", "deploy"),
     "tensorflow_datasets": ("data", "deploy"),
-    "orbax": ("training/checkpoint.py",),
+    "orbax": ("training/checkpoint.py", "training/saved.py"),
     "optax": ("training",),
     "flax": ("models", "tasks", "trained", "training", "commands"),
     "pycocotools": ("tasks/detection/average_precision.py",),

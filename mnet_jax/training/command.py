@@ -20,19 +20,23 @@ USAGE = """Usage: python train.py [--config FILE] [--workdir DIR] [--config.FIEL
   --config.FIELD=VALUE   override a field; mnet_jax/schema.py explains them all. None is written as None
   --traceback            show where an error came from, not only what it is
 
+Exit codes: 0 trained; 75 asked to stop (SIGTERM), saved, to be started again; 2 an error, told in one line; 130 Ctrl-C.
+
 Examples:
   python train.py
   python train.py --config configs/v3_large.py --workdir gs://BUCKET/run --config.data.data_dir=gs://BUCKET/tfds
   python train.py --config configs/finetune.py --config.init.checkpoint=runs/v3_large --config.data.folder=photos
 """
 DEFAULT = "digits"
+_LIBRARIES = ("tensorflow", "jaxlib", "jax", "orbax", "etils", "tensorstore", "google")  # whose errors are one line too
+_MOST_TEXT = 300  # letters of such an error
 _OPTIONS = ("config", "workdir", "traceback", "help")
 
 
 def main(argv: Sequence[str] | None = None, name: str = "train.py") -> int:
-    """Trains; returns 0 trained or saved on request, 2 an error that one line explains, 130 Ctrl-C.
+    """Trains; returns 0 trained, 2 an error that one line explains, 130 Ctrl-C.
 
-    `name` is what the command is called in messages.
+    Asked to stop (SIGTERM) it saves and ends the process with 75. `name` is what the command is called in messages.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     if {"--help", "-h"} & set(argv):
@@ -45,26 +49,38 @@ def main(argv: Sequence[str] | None = None, name: str = "train.py") -> int:
         if traceback:
             raise
         return _fail(name, error)
-    try:
-        runtime.keep_memory()
-        from absl import logging
-
-        from mnet_jax.training import parallel  # jax is slow to import: only once the flags are right
-
-        logging.set_verbosity(logging.WARNING)
-        parallel.join_pod()
-        runtime.cache_compilations()
-        from mnet_jax.training import loop
-
-        loop.train(run, workdir)
-    except (ValueError, FloatingPointError, OSError) as error:
-        if traceback:
-            raise
-        return _fail(name, error)
-    except KeyboardInterrupt:
-        print(f"{name}: stopped; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
+    with runtime.StopSignal() as signal:
+        try:
+            _train(run, workdir, signal)
+        except (ValueError, FloatingPointError, OSError) as error:
+            if traceback:
+                raise
+            return _fail(name, error)
+        except KeyboardInterrupt:
+            print(f"{name}: stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+            return 130
+        except Exception as error:
+            if traceback or type(error).__module__.partition(".")[0] not in _LIBRARIES:
+                raise
+            return _fail(name, error, " (--traceback shows where)")
+        if signal.stopped:  # at once: a program that is still being compiled would be waited for
+            sys.stdout.flush()
+            os._exit(runtime.STOPPED)
     return 0
+
+
+def _train(run: ml_collections.ConfigDict, workdir: str, signal: runtime.StopSignal) -> None:
+    runtime.keep_memory()
+    from absl import logging
+
+    from mnet_jax.training import parallel  # jax is slow to import: only once the flags are right
+
+    logging.set_verbosity(logging.WARNING)
+    parallel.join_pod()
+    runtime.cache_compilations()
+    from mnet_jax.training import loop
+
+    loop.train(run, workdir, signal)
 
 
 def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, str]:
@@ -96,7 +112,8 @@ def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, str]:
     return config.load(given["config"], overrides), given["workdir"] or os.path.join("runs", name)
 
 
-def _fail(name: str, error: Exception) -> int:
+def _fail(name: str, error: Exception, hint: str = "") -> int:
     text = re.sub(r"\\n|\s+", " ", str(error).strip("'\""))
-    print(f"{name}: {text or type(error).__name__}", file=sys.stderr)
+    text = text if not hint or len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}..."
+    print(f"{name}: {text or type(error).__name__}{hint}", file=sys.stderr)
     return 2

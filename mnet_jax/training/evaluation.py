@@ -14,9 +14,15 @@ from mnet_jax.training.step import make_eval_step
 
 
 def evaluate(
-    eval_step: Callable, variables: Tree, batches: Iterable[dict[str, jax.Array]], meter: Meter
-) -> dict[str, float]:
+    eval_step: Callable,
+    variables: Tree,
+    batches: Iterable[dict[str, jax.Array]],
+    meter: Meter,
+    stop: Callable[[], bool] = lambda: False,
+) -> dict[str, float] | None:
     """Runs `eval_step` over device batches and returns the meter's metrics by name, with "num_images".
+
+    None once `stop` says so, between two batches.
 
     The meter adds on the host; examples that only fill a batch (mask 0) count for nothing.
 
@@ -25,6 +31,8 @@ def evaluate(
     """
     under_way = collections.deque()
     for batch in batches:
+        if stop():
+            return None
         under_way.append(eval_step(variables, batch))
         if len(under_way) > 2:  # the devices have work ahead, but not all batches at once
             _add(meter, *under_way.popleft())
@@ -68,28 +76,32 @@ class Evaluator:
           num_images: of the whole split; an evaluation that counts another number is an error.
         """
         self._task, self._source, self._devices, self._num_images = task, source, devices, num_images
-        self._device_batch, self._wait = device_batch, lambda: None
+        self._device_batch, self._program = device_batch, None
         self._step = devices.pmap(make_eval_step(network, task, AXIS), donate_state=False)
 
     def compile_ahead(self, variables: Tree, shapes: dict[str, jax.ShapeDtypeStruct]) -> None:
         """Compiles for batches of these shapes beside what the caller does; only shapes of `variables` are read."""
-        self._wait = self._devices.compile_ahead(self._step, variables, shapes)
+        self._program = self._devices.compile_ahead(self._step, variables, shapes)
 
-    def __call__(self, variables: Tree) -> dict[str, float]:
+    def __call__(self, variables: Tree, stop: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
         """Returns the metrics of `variables` (replicated) over all images of the evaluation split.
+
+        None once `stop` says so: while the program is compiled, or between two batches.
 
         Raises:
           ValueError: if the number of images counted is not that of the split.
         """
         devices = self._devices
-        self._wait()
+        while self._program is not None and not self._program.wait(0.1):
+            if stop():
+                return None
         batches = self._source.evaluation(
             batch_size=self._device_batch * len(devices.local),
             process_index=devices.process_index,
             process_count=devices.process_count,
         )
-        metrics = evaluate(self._step, variables, devices.feed(batches), self._task.meter())
-        if metrics["num_images"] != self._num_images:
+        metrics = evaluate(self._step, variables, devices.feed(batches), self._task.meter(), stop)
+        if metrics is not None and metrics["num_images"] != self._num_images:
             raise ValueError(
                 f"{metrics['num_images']} images were evaluated, but the split has {self._num_images}: its files have "
                 "changed or are cut short; prepare the data set again"

@@ -15,9 +15,7 @@ import flax.linen as nn
 import jax
 import ml_collections
 import numpy as np
-from etils import epath
 
-from mnet_jax.config import from_json
 from mnet_jax.data.catalog import DatasetInfo
 from mnet_jax.models.variables import initial_variables
 from mnet_jax.tasks.task import Task
@@ -28,14 +26,12 @@ from mnet_jax.training.state import Tree
 RANGE = "_range"  # how the names of the ranges of quantised training end (models/variables.py)
 
 
-def find_source(config: ml_collections.ConfigDict, workdir: str) -> Trained | None:
-    """Returns the model that this run starts from; None if it starts fresh, or has a checkpoint of its own already.
+def find_source(config: ml_collections.ConfigDict) -> Trained | None:
+    """Returns the model that a run without a checkpoint of its own starts from; None if it starts fresh.
 
     Raises:
       ValueError: if there is no such checkpoint, or no such weights.
     """
-    if checkpoint.saved_steps(workdir):
-        return None
     if config.init.checkpoint is not None:
         return checkpoint.load(config.init.checkpoint, ema=config.init.ema)
     if config.init.weights is not None:
@@ -45,18 +41,20 @@ def find_source(config: ml_collections.ConfigDict, workdir: str) -> Trained | No
     return None
 
 
-def fill_in(config: ml_collections.ConfigDict, source: Trained | None, workdir: str) -> ml_collections.ConfigDict:
+def fill_in(
+    config: ml_collections.ConfigDict, source: Trained | None, own: ml_collections.ConfigDict | None
+) -> ml_collections.ConfigDict:
     """Returns the config with what it leaves to its checkpoint: the model and how its images are prepared.
 
     Image size, crop and interpolation of the evaluation where they are None; where `model.name` is None, the
-    architecture (not the dropout), and pixel statistics where those are None too. All are the source's, or what this
-    run itself saved at its first start.
+    architecture (not the dropout), and pixel statistics where those are None too. All are the source's, or those of
+    `own`, which this run itself saved at its first start.
     """
     whole = config.model.name is None
     prepared = [name for name in ("image_size", "eval_crop", "interpolation") if config.data[name] is None]
     if not whole and not prepared:
         return config
-    theirs = from_json((epath.Path(workdir) / "config.json").read_text()) if source is None else source.config
+    theirs = own if source is None else source.config
     config = config.copy_and_resolve_references()
     for name in prepared:
         config.data[name] = theirs.data[name]

@@ -1,7 +1,6 @@
 """A training run from its first step to its last checkpoint. What comes before the first step is in `setup.py`."""
 
 import contextlib
-import signal
 import time
 
 import jax
@@ -9,6 +8,7 @@ import ml_collections
 import numpy as np
 
 from mnet_jax import tasks
+from mnet_jax.runtime import StopSignal
 from mnet_jax.training import evaluation, setup
 from mnet_jax.training.checkpoint import Checkpoints
 from mnet_jax.training.parallel import fetch, memory_errors
@@ -16,8 +16,13 @@ from mnet_jax.training.run_plan import due
 from mnet_jax.training.setup import Run, Started
 
 
-def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float] | None:
+def train(config: ml_collections.ConfigDict, workdir: str, signal: StopSignal | None = None) -> dict[str, float] | None:
     """Trains, or goes on with, the run in `workdir`.
+
+    Args:
+      config: the run.
+      workdir: its directory, local or in a bucket.
+      signal: what asks it to stop, where the caller has entered one; `signal.stopped` says afterwards whether it did.
 
     Returns:
       The metrics of its last evaluation; None where it was asked to stop before the first one.
@@ -25,20 +30,32 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float] |
     Raises:
       ValueError: for anything in the config or the data that the user can mend.
       FloatingPointError: if the loss is not finite any more.
+      OSError: if a checkpoint could not be written.
     """
+    if signal is None:
+        with StopSignal() as signal:
+            return train(config, workdir, signal)
     run = setup.prepare(config, workdir)
     run_plan, reporter, checkpoints = run.run_plan, run.reporter, run.checkpoints
     with (
+        contextlib.closing(run.lock),
         contextlib.closing(checkpoints),
         reporter,
-        Preemption(checkpoints, run.devices.process_count) as preemption,
+        memory_errors(run_plan),  # what a step raises may come up steps later, wherever its results are waited for
     ):
+        preemption = Preemption(signal, checkpoints, run.devices.process_count)
         for line in (_headline(run), *run.notes):
             reporter.info(line)
         if run.first_step:
             reporter.info(f"Going on from step {run.first_step} of {run_plan.total_steps}")
         started = setup.start(run)
         state, patience, metrics, step = started.state, started.patience, None, run.first_step
+        if started.to_evaluate:
+            metrics = started.evaluator(state.variables(ema=True))
+            reporter.evaluation(step, metrics)
+            patience.add(metrics)
+            checkpoints.add_metrics(step, metrics)
+        finished = started.finished or patience.exhausted
         window = Window(run.config.train.batch_size, run.task.train_metrics)
         batches = run.devices.feed(
             started.source.train(
@@ -48,30 +65,34 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float] |
                 process_count=run.devices.process_count,
             )
         )
-        for step in range(run.first_step + 1, run_plan.total_steps + 1) if not started.finished else ():
+        for step in range(run.first_step + 1, run_plan.total_steps + 1) if not finished else ():
             asked = time.perf_counter()
             batch = next(batches)
             wait = time.perf_counter() - asked
-            with memory_errors(run_plan):
-                started.wait_for_program()
-                state, step_metrics = started.train_step(state, batch)
+            started.program.wait()
+            state, step_metrics = started.train_step(state, batch)
+            signal.hold()
             window.add(step, step_metrics, wait)
             reporter.advance(step)
+            checkpoints.check()
             stop = preemption.reached(step)
-            evaluate = due(step, run_plan.eval_steps, run_plan.total_steps)
+            evaluate = due(step, run_plan.eval_steps, run_plan.total_steps) and not stop
             save = evaluate or stop or due(step, run_plan.checkpoint_steps, run_plan.total_steps)
             if save or due(step, run_plan.log_steps, run_plan.total_steps):
                 reporter.train(step, window.report())  # refuses to go on with a loss that is not finite
-            if evaluate:
-                metrics = started.evaluator(state.variables(ema=True))
+            found = started.evaluator(state.variables(ema=True), preemption.asked) if evaluate else None
+            if found is not None:
+                metrics = found
                 reporter.evaluation(step, metrics)
                 patience.add(metrics)
+            elif evaluate:
+                stop = True  # in the evaluation: the next start makes up for it
             if save:
-                found = metrics if evaluate else None
                 checkpoints.save(step, fetch(state), run.saved_config, run.dataset.info, found)
                 window.restart()
-            if stop and step < run_plan.total_steps:
+            if stop:
                 checkpoints.wait()
+                signal.stopped = True
                 reporter.info(f"Asked to stop: saved step {step}. The same command goes on from there.")
                 break
             if patience.exhausted and step < run_plan.total_steps:
@@ -79,11 +100,12 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float] |
                 reporter.info(f"Stopped early: no better evaluation in {run.config.train.patience} (train.patience)")
                 break
         checkpoints.wait()
-        if started.finished:
+        signal.release()
+        if finished:
             reporter.ends_at(step)
             reporter.info(f"This run is finished: {step} of {run_plan.total_steps} steps in {workdir}")
-            metrics = started.evaluator(state.variables(ema=True))
-        if run.config.eval.report and (patience.exhausted or step == run_plan.total_steps):
+            metrics = metrics or started.evaluator(state.variables(ema=True))
+        if not signal.stopped and run.config.eval.report and (patience.exhausted or step == run_plan.total_steps):
             _report(run, started)
     return metrics
 
@@ -91,25 +113,17 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float] |
 class Preemption:
     """Whether this run was asked to stop (SIGTERM); processes of one run agree on the step."""
 
-    def __init__(self, checkpoints: Checkpoints, process_count: int):
-        self._checkpoints, self._single = checkpoints, process_count == 1
-        self._asked = False
+    def __init__(self, signal: StopSignal, checkpoints: Checkpoints, process_count: int):
+        self._signal, self._checkpoints, self._single = signal, checkpoints, process_count == 1
 
-    def __enter__(self) -> "Preemption":
-        if self._single:  # with several processes jax's own handler tells all of them
-            self._previous = signal.signal(signal.SIGTERM, self._ask)
-        return self
-
-    def __exit__(self, *unused: object) -> None:
-        if self._single:
-            signal.signal(signal.SIGTERM, self._previous)
-
-    def _ask(self, *unused: object) -> None:
-        self._asked = True
+    def asked(self) -> bool:
+        """Returns whether this process was asked to, where it is the only one: to be looked at between two steps."""
+        return self._single and self._signal.asked
 
     def reached(self, step: int) -> bool:
         """Returns whether to save and leave after `step`."""
-        return self._asked if self._single else self._checkpoints.reached_preemption(step)
+        # with several processes jax's own handler, in place of the signal's, tells all of them
+        return self.asked() if self._single else self._checkpoints.reached_preemption(step)
 
 
 class Window:
@@ -173,7 +187,11 @@ def _report(run: Run, started: Started) -> None:
         log(refusal)
         return
     step, _ = run.checkpoints.best()
-    variables = run.restore(step).variables(ema=True)
+    try:
+        variables = run.restore(step).variables(ema=True)
+    except ValueError as error:
+        log(f"warning: the report was not written: {error}")
+        return
     if not run.is_main:
         return
     batches = started.source.evaluation(

@@ -78,6 +78,26 @@ def describe_tpu(topology: str) -> list[jax.Device]:
     return list(devices)
 
 
+class Program:
+    """A program that is being compiled in a thread, or need not be (None)."""
+
+    def __init__(self, future: concurrent.futures.Future | None):
+        """Takes the thread's work."""
+        self._future = future
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Returns whether it is there, within so many seconds; raises what the compiler raised."""
+        if self._future is not None:
+            try:
+                self._future.result(seconds)
+            except concurrent.futures.TimeoutError:
+                if not self._future.done():
+                    return False
+                raise
+            self._future = None
+        return True
+
+
 class Devices:
     """The devices of a run: `count` over all processes, and how state and batches get onto those of this one."""
 
@@ -116,7 +136,7 @@ class Devices:
         """Returns `function(tree, arrays)` on the devices of this process alone; arrays are [devices, B, ...]."""
         return jax.pmap(function, AXIS, in_axes=(None, 0), devices=self.local)
 
-    def compile_ahead(self, step: Callable, tree: Any, batch: dict[str, jax.ShapeDtypeStruct]) -> Callable[[], object]:
+    def compile_ahead(self, step: Callable, tree: Any, batch: dict[str, jax.ShapeDtypeStruct]) -> "Program":
         """Starts to compile `step`, as `pmap` made it, in a thread; its first call then finds the program.
 
         One at a time, in the order of these calls. With several processes nothing happens ahead: there jax lowers a
@@ -128,15 +148,15 @@ class Devices:
           batch: shapes of the batches that it will get, [devices, B, ...].
 
         Returns:
-          A function that waits for the program and raises what the compiler raised: call it before `step`.
+          The program to be: wait for it before the first call of `step`.
         """
         if self.process_count > 1:
-            return lambda: None
+            return Program(None)
         held = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding, weak_type=x.weak_type), tree
         )
         fed = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._split) for name, x in batch.items()}
-        return self._compiler.submit(lambda: step.lower(held, fed).compile()).result
+        return Program(self._compiler.submit(lambda: step.lower(held, fed).compile()))
 
     def split(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns arrays [B, ...] of this process as [devices, B / devices, ...]."""
@@ -188,6 +208,15 @@ def memory_advice(excess: float, device_batch: int, devices: int, parts: int) ->
     if more is not None:
         text = f"type --config.train.accumulate_steps={more} (the same batch in {more} parts, one by one) or {text}"
     return text
+
+
+def agree(number: int) -> int:
+    """Returns the number that the first process of a run gives; call it in all of them, before anything is trained."""
+    if jax.process_count() == 1:
+        return number
+    from jax.experimental import multihost_utils
+
+    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
 
 
 @contextlib.contextmanager

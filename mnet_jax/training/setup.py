@@ -14,18 +14,19 @@ from mnet_jax.config import difference, from_json, to_json, validate
 from mnet_jax.data import manifest
 from mnet_jax.data.catalog import DatasetInfo
 from mnet_jax.data.dataset import Dataset
-from mnet_jax.files import write_whole
+from mnet_jax.files import Lock, write_whole
 from mnet_jax.tasks.task import Task
 from mnet_jax.trained import annotations, build_model, build_task
-from mnet_jax.training import batches, initial
+from mnet_jax.training import batches, checkpoint, initial
 from mnet_jax.training.batches import BatchSource, Embedded, EmbeddingBatches, ImageBatches
 from mnet_jax.training.checkpoint import Checkpoints
 from mnet_jax.training.embeddings import Extractor, HeadOnly, check_network
 from mnet_jax.training.evaluation import Evaluator
 from mnet_jax.training.optimizer import make_optimizer, make_schedule
-from mnet_jax.training.parallel import AXIS, Devices
+from mnet_jax.training.parallel import AXIS, Devices, Program, agree
 from mnet_jax.training.reporting.reporter import Reporter
-from mnet_jax.training.run_plan import RunPlan, derive
+from mnet_jax.training.run_plan import RunPlan, derive, due
+from mnet_jax.training.saved import Saved
 from mnet_jax.training.selection import Patience
 from mnet_jax.training.state import TrainState, Tree, new_state
 from mnet_jax.training.step import make_train_step
@@ -85,6 +86,7 @@ class Run:
     """A run whose weights are known and whose files are open; `start` makes its programs."""
 
     workdir: str
+    lock: Lock  # the directory is this process's until it is closed
     learning: Learning
     saved_config: ml_collections.ConfigDict  # what its checkpoints say: the same, with this run's own manifest
     dataset: Dataset
@@ -126,10 +128,25 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Run:
     Raises:
       ValueError: for anything in the config or the data that the user can mend.
     """
-    # 1. The config: checked, with what it leaves to the weights that it starts from.
+    lock = Lock(workdir)
+    try:
+        return _prepare(config, workdir, lock)
+    except BaseException:
+        lock.close()
+        raise
+
+
+def _prepare(config: ml_collections.ConfigDict, workdir: str, lock: Lock) -> Run:
+    # 1. The config: checked, with what it leaves to the weights that it starts from, and what is in the directory.
+    notes: list[str] = []
     validate(config)
-    source = initial.find_source(config, workdir)
-    config = initial.fill_in(config, source, workdir)
+    is_main = jax.process_index() == 0
+    if is_main and epath.Path(workdir).exists():
+        lock.take()
+    newest = _newest(workdir, notes.append)
+    own = _own_config(workdir, newest, notes.append)
+    source = None if newest else initial.find_source(config)
+    config = initial.fill_in(config, source, own)
     validate(config)
 
     # 2. The data set, opened once; a run on a folder keeps to the photos of its first start.
@@ -147,17 +164,19 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Run:
     run_plan = learned.run_plan
 
     # 4. The weights before the first step.
-    notes: list[str] = []
     variables = initial.first_variables(config, learned.network, task, info, source, notes.append)
 
     # 5. The run's directory. From here on it holds this run and no other.
-    is_main = devices.process_index == 0
-    _reserve(workdir, saved_config, is_main=is_main)
+    _check_same_run(workdir, saved_config, own)
+    if is_main:
+        epath.Path(workdir).mkdir(parents=True, exist_ok=True)
+        lock.take()
+        write_whole(epath.Path(workdir) / "config.json", to_json(saved_config))
     if is_main:
         manifest.save(dataset.source, workdir, notes.append)
         if config.data.name == "folder":  # of a large set the annotations are not read just for advice
             notes += task.advice(lambda field: dataset.values(field, info.train_split), info)
-    checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep, metric=best_by)
+    checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep, metric=best_by, newest=newest)
     first_step = checkpoints.latest_step() or 0
     reporter = Reporter(
         workdir,
@@ -171,6 +190,7 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Run:
     )
     return Run(
         workdir=workdir,
+        lock=lock,
         learning=learned,
         saved_config=saved_config,
         dataset=dataset,
@@ -193,8 +213,9 @@ class Started:
     train_step: Callable
     evaluator: Evaluator
     patience: Patience
+    to_evaluate: bool  # the run stopped before an evaluation that was due
     finished: bool
-    wait_for_program: Callable[[], object]  # returns once the train step is compiled
+    program: Program  # of the train step
 
 
 def start(run: Run) -> Started:
@@ -221,15 +242,19 @@ def start(run: Run) -> Started:
         num_images=run.dataset.info.num_eval,
     )
     patience = Patience(config.train.patience, run.task.metric(config.checkpoint.best_metric))
+    to_evaluate = False
     if run.first_step:
-        patience.resume(run.checkpoints.best(), run.first_step, run_plan.eval_steps, run_plan.total_steps)
+        was_due = due(run.first_step, run_plan.eval_steps, run_plan.total_steps)
+        to_evaluate = was_due and not run.checkpoints.was_evaluated(run.first_step)
+        counted = run.first_step - 1 if to_evaluate else run.first_step
+        patience.resume(run.checkpoints.best(), counted, run_plan.eval_steps, run_plan.total_steps)
     finished = run.first_step >= run_plan.total_steps or patience.exhausted
-    wait = lambda: None  # noqa: E731
+    program = Program(None)
     if isinstance(source, ImageBatches):  # a head alone compiles at once: nothing to hide
         kinds, size, count = run.dataset.annotations, run_plan.image_size, len(devices.local)
         if not finished:
             shapes = batches.shapes(kinds, size, count, run_plan.device_batch, train=True)
-            wait = devices.compile_ahead(train_step, state, shapes)
+            program = devices.compile_ahead(train_step, state, shapes)
         shapes = batches.shapes(kinds, size, count, run_plan.eval_device_batch, train=False)
         evaluator.compile_ahead(state.variables(ema=True), shapes)
     return Started(
@@ -239,8 +264,9 @@ def start(run: Run) -> Started:
         train_step=train_step,
         evaluator=evaluator,
         patience=patience,
+        to_evaluate=to_evaluate,
         finished=finished,
-        wait_for_program=wait,
+        program=program,
     )
 
 
@@ -264,20 +290,44 @@ def _embed(run: Run, variables: Tree) -> EmbeddingBatches:
     )
 
 
-def _reserve(workdir: str, config: ml_collections.ConfigDict, *, is_main: bool) -> None:
-    """Writes the config into the run's directory, or checks that the run there has the same one.
+def _newest(workdir: str, log: Callable[[str], None]) -> Saved | None:
+    """Returns the checkpoint that this run goes on from, the same on all processes; None where it has none."""
+    newest, refusal, step = None, None, -1
+    if jax.process_index() == 0:  # one process moves the damaged ones aside, the others are told
+        try:
+            newest = checkpoint.newest_whole(workdir, log)
+            step = newest.step if newest else -1
+        except (ValueError, OSError) as error:
+            refusal, step = error, -2
+    agreed = agree(step)
+    if refusal is not None:
+        raise refusal
+    if agreed == -2:
+        raise ValueError(f"{workdir} has no checkpoint to go on from: the first process says why")
+    return newest if newest is not None or agreed == -1 else checkpoint.read_step(workdir, agreed)
 
-    Raises:
-      ValueError: with the differences, if another run lives there.
-    """
-    path = epath.Path(workdir) / "config.json"
+
+def _own_config(workdir: str, newest: Saved | None, log: Callable[[str], None]) -> ml_collections.ConfigDict | None:
+    """Returns the config of the run in the directory, by its newest checkpoint or else config.json; None: no run."""
+    path, found, fault = epath.Path(workdir) / "config.json", None, None
     if path.exists():
-        found = difference(config, from_json(path.read_text()))
-        lines = [line for field, line in found.items() if field not in FREE_FIELDS]
-        if lines:
-            raise ValueError(
-                f"{workdir} holds a run with another config ({'; '.join(lines)}): give another --workdir or delete it"
-            )
-    if is_main:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, to_json(config))
+        try:
+            found = from_json(path.read_text())
+        except (ValueError, TypeError, AttributeError, KeyError):
+            fault = "was damaged"
+    elif newest is not None:
+        fault = "was missing"
+    if fault is not None:
+        what = f"restored from the checkpoint of step {newest.step}" if newest else "written anew: nothing is saved yet"
+        log(f"warning: {path} {fault} and is {what}")
+    return newest.config if newest is not None else found
+
+
+def _check_same_run(workdir: str, config: ml_collections.ConfigDict, own: ml_collections.ConfigDict | None) -> None:
+    """Raises ValueError, with the differences, if the run in the directory has another config."""
+    found = {} if own is None else difference(config, own)
+    lines = [line for field, line in found.items() if field not in FREE_FIELDS]
+    if lines:
+        raise ValueError(
+            f"{workdir} holds a run with another config ({'; '.join(lines)}): give another --workdir or delete it"
+        )

@@ -34,7 +34,7 @@ def test_the_first_call_finds_the_program_that_was_compiled_ahead(caplog):
     batch = next(devices.feed([{"x": np.arange(8, dtype=np.float32)}]))
     jax.config.update("jax_log_compiles", True)  # the context manager is for one thread
     try:
-        devices.compile_ahead(step, state, SHAPES)()
+        devices.compile_ahead(step, state, SHAPES).wait()
         assert len(compiled(caplog)) == 1
         state, total = step(state, batch)
         assert len(compiled(caplog)) == 1
@@ -49,9 +49,9 @@ def test_what_goes_wrong_in_the_compiler_is_raised_where_it_is_awaited():
         raise RuntimeError("no such program")
 
     devices = Devices(2)
-    wait = devices.compile_ahead(summing(devices, fail), devices.replicate({"total": jnp.zeros(())}), SHAPES)
+    program = devices.compile_ahead(summing(devices, fail), devices.replicate({"total": jnp.zeros(())}), SHAPES)
     with pytest.raises(RuntimeError, match="no such program"):
-        wait()
+        program.wait()
 
 
 def test_a_step_that_does_not_fit_says_what_to_type():

@@ -15,6 +15,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from mnet_jax.runtime import STOPPED
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 NUM_KILLS = int(os.environ.get("MNET_KILLS", "2"))
@@ -135,7 +137,7 @@ def test_killed_and_resumed_is_bit_for_bit_the_same(place, uninterrupted):
         status, _ = interrupt(place, "killed", rng.randint(1, 5), signal.SIGKILL, rng.random() * 0.1)
         assert status == -signal.SIGKILL
     status, errors = interrupt(place, "killed", 2, signal.SIGTERM, 0.0)
-    assert status == 0, errors
+    assert status == STOPPED, errors
     saved = int(re.search(r"Asked to stop: saved step (\d+)", errors)[1])
     assert (place / "killed" / "checkpoints" / str(saved)).is_dir()
     done = run(place, "killed")

@@ -75,7 +75,7 @@ class Reporter:
         evals = [row for row in rows if row["kind"] == "eval" and row.get(best_by.name) is not None]
         self._best = max((selection.score(row, best_by) for row in evals), default=None)
 
-        self._earlier_seconds = rows[-1].get("elapsed", 0.0) if rows else 0.0
+        self._earlier_seconds = (rows[-1].get("elapsed") or 0.0) if rows else 0.0
         self._start_time = time.monotonic()
         self._anchor: tuple[int, float] | None = None  # (step, time) once the first step, which compiles, is over
         self._terminal = sys.stderr

@@ -16,15 +16,24 @@ _FLUSH_SECONDS = 10.0  # TensorBoard files are synced to disk this often
 
 
 def read_rows(path: str | os.PathLike) -> list[dict]:
-    """Returns the rows of a metrics.jsonl, none where there is no file; a line torn by a kill is left out."""
+    """Returns the rows of a metrics.jsonl, none where there is no file; a line that is no row is left out.
+
+    Such a line was torn by a kill, or damaged. Of a row whose value is no number, that value is None.
+    """
     path = pathlib.Path(path)
     rows = []
     for line in path.read_bytes().split(b"\n") if path.exists() else ():
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             row = json.loads(line)
-            if isinstance(row, dict) and "kind" in row and "step" in row:
-                rows.append(row)
+            if isinstance(row, dict) and isinstance(row.get("kind"), str) and type(row.get("step")) is int:
+                plain = {name: value if name == "kind" else _number(value) for name, value in row.items()}
+                rows.append({**plain, **{name: plain.get(name) or 0.0 for name in ("epoch", "time", "elapsed")}})
     return rows
+
+
+def _number(value: object) -> float | int | None:
+    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return value if good else None
 
 
 class LineFile:
