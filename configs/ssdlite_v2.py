@@ -26,6 +26,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.batch_size = 512
     config.train.num_steps = 50_000
     config.optimizer.name = "sgd"
+    config.optimizer.nesterov = False
     config.optimizer.weight_decay = 4e-5
     config.schedule.lr_per_256 = 0.04  # 0.08 for 512
     config.schedule.warmup_steps = 2000

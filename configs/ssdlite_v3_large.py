@@ -4,7 +4,7 @@
 
 Published: AP 21.3 on val2017 after 660 epochs from scratch on 8 V100, 24 images each (torchvision's
 references/detection: SGD, rate 0.15 with a cosine, weight decay 4e-5, IoU crop and flip). Nobody has run this one to
-the end yet. What differs from it: SGD has Nesterov's momentum, norms have no weight decay, the warm-up begins with 0.
+the end yet. What differs from it: the warm-up lasts an epoch and begins with 0, the rate falls at each step.
 """
 
 import ml_collections
@@ -24,8 +24,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.batch_size = 192
     config.train.num_epochs = 660.0
     config.optimizer.name = "sgd"
+    config.optimizer.nesterov = False
     config.optimizer.weight_decay = 4e-5
     config.optimizer.decay_depthwise = True
+    config.optimizer.decay_norms = True
     config.schedule.lr_per_256 = 0.2  # 0.15 for 192
     config.schedule.warmup_epochs = 1.0
     config.ema.decay = 0.0

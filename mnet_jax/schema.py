@@ -104,14 +104,16 @@ def get_config() -> ml_collections.ConfigDict:
     train.patience = placeholder(int)  # stop after this many evaluations without a better one; None = never
 
     config.optimizer = optimizer = ml_collections.ConfigDict()
-    optimizer.name = "rmsprop"  # "rmsprop" (TensorFlow's form), "sgd" (Nesterov) or "adamw"
+    optimizer.name = "rmsprop"  # "rmsprop" (TensorFlow's form), "sgd" or "adamw"
     optimizer.momentum = 0.9  # rmsprop and sgd
+    optimizer.nesterov = True  # sgd: Nesterov's momentum; False: the plain one of PyTorch and TensorFlow's detectors
     optimizer.decay = 0.9  # rmsprop: of the squared gradients' average
     optimizer.epsilon = 0.002  # rmsprop: inside the root; adamw: outside
     optimizer.beta1 = 0.9  # adamw
     optimizer.beta2 = 0.999
     optimizer.weight_decay = 1e-5  # l2 added to the gradient (rmsprop, sgd); decoupled (adamw)
-    optimizer.decay_depthwise = False  # weight decay on depthwise kernels too; norms and biases never have any
+    optimizer.decay_depthwise = False  # weight decay on depthwise kernels too
+    optimizer.decay_norms = False  # and on the scales and biases of norms and layers, as PyTorch does unless told
     optimizer.clip_norm = placeholder(float)  # global gradient norm; None = off
     optimizer.backbone_lr = 1.0  # times the learning rate, for all layers but the classifier
     optimizer.layer_decay = 1.0  # times the next layer's learning rate, for each layer before the classifier

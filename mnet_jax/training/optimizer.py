@@ -43,13 +43,13 @@ def make_schedule(config: ml_collections.ConfigDict, run_plan: RunPlan) -> optax
     return schedule
 
 
-def decay_mask(params: Any, *, depthwise: bool) -> Any:
-    """True for the leaves that weight decay acts on: kernels, and depthwise kernels only on request.
+def decay_mask(params: Any, *, depthwise: bool, norms: bool = False) -> Any:
+    """True for the leaves that weight decay acts on: kernels, and on request depthwise kernels, norms and biases.
 
-    Norms, biases and layer scales never have any (slim's mobilenet_v1.py decays convolution kernels only, without the
-    depthwise ones: `regularize_depthwise=False`).
+    Layer scales never have any. slim's mobilenet_v1.py decays convolution kernels only, without the depthwise ones
+    (`regularize_depthwise=False`); torchvision's detectors decay all parameters.
     """
-    decayed = {"kernel", "depthwise_kernel"} if depthwise else {"kernel"}
+    decayed = {"kernel"} | ({"depthwise_kernel"} if depthwise else set()) | ({"scale", "bias"} if norms else set())
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key in decayed, params)
 
 
@@ -77,7 +77,7 @@ def _rule(config: ml_collections.ConfigDict, schedule: optax.Schedule) -> optax.
     section = config.optimizer
 
     def mask(params: Any) -> Any:
-        return decay_mask(params, depthwise=section.decay_depthwise)
+        return decay_mask(params, depthwise=section.decay_depthwise, norms=section.decay_norms)
 
     steps = [] if section.clip_norm is None else [optax.clip_by_global_norm(section.clip_norm)]
     if section.name == "adamw":
@@ -95,5 +95,5 @@ def _rule(config: ml_collections.ConfigDict, schedule: optax.Schedule) -> optax.
             schedule, section.decay, section.epsilon, initial_scale=1.0, eps_in_sqrt=True, momentum=momentum
         )
     else:
-        rule = optax.sgd(schedule, momentum, nesterov=momentum is not None)
+        rule = optax.sgd(schedule, momentum, nesterov=section.nesterov and momentum is not None)
     return optax.chain(*steps, rule)

@@ -212,7 +212,7 @@ def test_network_is_as_its_plan_says(name, size):
 
 
 def test_losses_and_detections_of_a_pyramid():
-    """The whole task, with no line of its own: fresh loss of rare classes, a gradient for all layers of the head, detections."""
+    """The task, with no line of its own: the loss of a fresh network, a gradient in every layer, detections."""
     config = schema.get_config()
     config.update_from_flattened_dict(DETECTORS["fpnlite320_v2"].settings)
     config.model.width, config.data.image_size, config.task.box_weight = 0.1, 128, 0.25

@@ -125,6 +125,17 @@ def test_sgd_is_nesterov():
     assert_close(run(constant(name="sgd", weight_decay=0.01)), reference(rule))
 
 
+def test_sgd_as_torchvision_has_it():
+    """Plain momentum, and every parameter decays, against torch.optim.SGD's rule."""
+
+    def rule(p, g, slots, step, decays):
+        slots["momentum"] = 0.9 * slots.get("momentum", 0.0) + g + 0.01 * p
+        return p - 0.1 * slots["momentum"]
+
+    config = constant(name="sgd", weight_decay=0.01, nesterov=False, decay_depthwise=True, decay_norms=True)
+    assert_close(run(config), reference(rule))
+
+
 def test_adamw_decouples_decay():
     def rule(p, g, slots, step, decays):
         slots["m"] = 0.6 * slots.get("m", 0.0) + 0.4 * g
