@@ -17,7 +17,6 @@ def get_config() -> ml_collections.ConfigDict:
     """SSDLite on the backbone of the weights, all of which is trained."""
     config = schema.get_config()
     config.task.name = "detection"
-    config.task.head = "ssdlite_tf"  # sigmoids learned small sets quicker here than a softmax (docs/detection.md)
     config.task.min_negatives = 30  # of softmax heads: photos without objects teach what is none
     config.model.name = None  # that of the weights
     config.model.norm_decay = 0.97

@@ -18,7 +18,6 @@ def get_config() -> ml_collections.ConfigDict:
     """LR-ASPP on the backbone of the weights, all of which is trained."""
     config = schema.get_config()
     config.task.name = "segmentation"
-    config.task.head = "lraspp_torchvision"
     config.model.name = None  # that of the weights
     config.model.norm_decay = 0.97
     config.data.name = "folder"

@@ -63,7 +63,9 @@ def get_config() -> ml_collections.ConfigDict:
     task.label_smoothing = 0.1  # classification: this share of each target is spread over all classes
     task.class_weights = "none"  # classification: "none", or "balanced": each class counts the same
     # segmentation: "balanced" gives a class the median of all classes' pixels over its own
-    task.head = "ssdlite_torchvision"  # detection: one of models/heads/tables.py; segmentation: of mask_tables.py
+    # detection: one of models/heads/tables.py; segmentation: of mask_tables.py; None = that of the weights, where they
+    # have one, else "ssdlite_tf" or "lraspp_torchvision"
+    task.head = placeholder(str)
     task.min_scale = placeholder(float)  # detection: of the smallest anchors, share of a side; None = as published: 0.2
     task.max_objects = 100  # detection: of an image; of more the largest stay
     task.min_negatives = 0  # detection, softmax heads: anchors of an image without objects that are learned from

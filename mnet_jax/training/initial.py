@@ -47,15 +47,21 @@ def fill_in(
     """Returns the config with what it leaves to its checkpoint: the model and how its images are prepared.
 
     Image size, crop and interpolation of the evaluation where they are None; where `model.name` is None, the
-    architecture (not the dropout), and pixel statistics where those are None too. All are the source's, or those of
-    `own`, which this run itself saved at its first start.
+    architecture (not the dropout), and pixel statistics where those are None too; where `task.head` is None and the
+    source has learned the same task, its head. All are the source's, or those of `own`, which this run itself saved at
+    its first start.
     """
     whole = config.model.name is None
     prepared = [name for name in ("image_size", "eval_crop", "interpolation") if config.data[name] is None]
-    if not whole and not prepared:
-        return config
     theirs = own if source is None else source.config
+    headless = theirs is not None and config.task.head is None and theirs.task.name == config.task.name
+    if not whole and not prepared and not headless:
+        return config
     config = config.copy_and_resolve_references()
+    if headless:
+        for name in ("head", "min_scale", "output_stride"):
+            if config.task[name] is None:
+                config.task[name] = theirs.task[name]
     for name in prepared:
         config.data[name] = theirs.data[name]
     if whole:

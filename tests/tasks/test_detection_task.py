@@ -14,6 +14,7 @@ from mnet_jax.models.heads.tables import find_detector
 from mnet_jax.tasks import face
 from mnet_jax.tasks.detection import losses, matching, task
 from mnet_jax.tasks.detection.suppression import Suppression
+from mnet_jax.training import initial
 
 SIZE, MOST, CLASSES = 64, 6, 3
 INFO = DatasetInfo.made_up(CLASSES, class_names=("ant", "bee", "cat"))
@@ -262,3 +263,19 @@ def test_advice_names_anchors_that_fit_small_objects(head):
     assert len(second.anchors) == len(first.anchors)
     assert lost(second) == round(len(sides) * float(line.split()[-2]) / 100) < lost(first) / 2
     assert second.advice(annotations.__getitem__, INFO) == [missing]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "asked", "head", "scale"),
+    [
+        ("detection", None, "ssd_tf", 0.1),  # somebody's detector is trained on
+        ("detection", "ssdlite_tf", "ssdlite_tf", None),  # what is asked for is asked for
+        ("classification", None, None, None),  # a backbone: the task's own head
+    ],
+)
+def test_a_head_comes_with_the_weights_of_a_detector(theirs, asked, head, scale):
+    own, config = a_config(**{"task.head": "ssd_tf", "task.min_scale": 0.1}), a_config(**{"task.head": asked})
+    own.task.name = theirs
+    found = initial.fill_in(config, None, own)
+    assert (found.task.head, found.task.min_scale) == (head, scale)
+    assert task.build(found, INFO).head.name == (head or "ssdlite_tf")

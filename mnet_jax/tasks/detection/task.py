@@ -36,6 +36,7 @@ SUPPRESSIONS = {
     "sigmoid": Suppression(score_threshold=1e-8, iou_threshold=0.6, candidates=None, max_detections=100),
 }
 CODINGS = {"softmax": coding.TORCHVISION, "sigmoid": coding.TENSORFLOW}
+DEFAULT_HEAD = "ssdlite_tf"  # sigmoids learned small sets quicker here than torchvision's softmax (docs/detection.md)
 MANY_LOST = 0.05  # share of objects that fit no anchor from which other anchors are advised
 MIN_SCALES = (0.05, 0.07, 0.1, 0.15)  # that are tried for this advice
 RIGHT_OVERLAP = 0.5  # of a predicted box with its object, to count in the metric "found"
@@ -281,7 +282,7 @@ def build(config: ml_collections.ConfigDict, info: DatasetInfo) -> Detection:
             f"data.eval_crop={data.eval_crop!r}: boxes outside of the crop would not be found; "
             "set --config.data.eval_crop=1.0"
         )
-    spec = find_head(section.head, min_scale=section.min_scale)
+    spec = find_head(section.head or DEFAULT_HEAD, min_scale=section.min_scale)
     size = image_size(data)
     plan = resolve_section(config.model)
     head = resolve_head(spec, plan, info.num_classes)

@@ -31,6 +31,7 @@ from mnet_jax.tasks.task import Batch, Measured, Meter, Metric, Task, Tree, norm
 
 _RECOLOURS = frozenset({Effect.RECOLOURS})
 _OPERATIONS = randaugment.operations_with(_RECOLOURS)
+DEFAULT_HEAD = "lraspp_torchvision"  # the one of which weights are published
 _LEAST_SCALE, _MOST_SCALE = 0.25, 4.0  # of an evaluation in several sizes
 
 
@@ -226,7 +227,7 @@ def build(config: ml_collections.ConfigDict, info: DatasetInfo) -> Segmentation:
             f"task.eval_scales={scales!r}: give one number or more from {_LEAST_SCALE:g} to {_MOST_SCALE:g}, such as "
             "(0.75, 1.0, 1.25)"
         )
-    spec = find_mask_head(section.head)
+    spec = find_mask_head(section.head or DEFAULT_HEAD)
     head = resolve_mask_head(
         spec,
         resolve_section(config.model),
