@@ -1,6 +1,6 @@
 """Runs every command that the documents show and that needs no cloud, no gigabytes and no download, as it stands there.
 
-    python tests/scripts/docs_commands.py [--list] [--only WORDS] [--wheel] [DOCUMENT ...]
+    python tests/scripts/docs_commands.py [--list] [--only WORDS] [--wheel] [--jobs N] [DOCUMENT ...]
 
 What counts as a command: each line of a ```bash block, and inline code that begins with one of PROGRAMS. The table
 `.ci/commands.toml` says of each whether it is run here, or why not; `tests/test_docs_commands.py` holds it complete.
@@ -161,8 +161,11 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="print every command and what becomes of it")
     parser.add_argument("--only", metavar="WORDS", help="run commands that contain these words")
     parser.add_argument("--wheel", action="store_true", help="without a checkout: `mnet` and nothing else")
+    parser.add_argument("--jobs", type=int, default=1, help="documents at a time, each in a place of its own")
     args = parser.parse_args()
     table = read_table()
+    if args.jobs > 1:
+        return _at_once(args, table)
     shown = {document: collect(document, (ROOT / document).read_text()) for document in args.documents or documents()}
     if args.list:
         _print_all(shown, table)
@@ -187,6 +190,17 @@ def main() -> int:
     for command in failed:
         print(f"failed: {command.document}:{command.line}: {command.key}")
     return 1 if failed else 0
+
+
+def _at_once(args: argparse.Namespace, table: dict[str, Entry]) -> int:
+    """Runs this script for `args.jobs` shares of the documents, with about as many commands each; 1 if one failed."""
+    shares: list[list[str]] = [[] for _ in range(args.jobs)]
+    sizes = {name: len(table[name].run) if name in table else 0 for name in args.documents or documents()}
+    for name in sorted(sizes, key=sizes.get, reverse=True):
+        min(shares, key=lambda share: sum(sizes[other] for other in share)).append(name)
+    options = [*(("--only", args.only) if args.only else ()), *(("--wheel",) if args.wheel else ())]
+    running = [subprocess.Popen([sys.executable, __file__, *options, *share]) for share in shares if share]
+    return int(any([process.wait() for process in running]))
 
 
 def _to_run(entry: Entry | None, commands: list[Command], args: argparse.Namespace) -> list[Command]:
