@@ -19,7 +19,7 @@ from mnet_jax.runtime import STOPPED
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
-NUM_KILLS = int(os.environ.get("MNET_KILLS", "2"))
+NUM_KILLS = int(os.environ.get("MNET_KILLS", "1"))
 NUM_STEPS = 14 + 8 * NUM_KILLS
 
 # Everything random is on: crops, colour, RandAugment, erasing, mixing, dropout, drop path; and EMA.
@@ -131,7 +131,7 @@ def interrupt(place, name, after_steps, kind, delay):
 
 
 def test_killed_and_resumed_is_bit_for_bit_the_same(place, uninterrupted):
-    """SIGKILL at random moments (MNET_KILLS of them, two by default), then SIGTERM, then to the end."""
+    """SIGKILL at random moments (MNET_KILLS of them, one by default), then SIGTERM, then to the end."""
     rng = random.Random(os.environ.get("MNET_KILL_SEED", "7"))
     for _ in range(NUM_KILLS):
         status, _ = interrupt(place, "killed", rng.randint(1, 5), signal.SIGKILL, rng.random() * 0.1)
