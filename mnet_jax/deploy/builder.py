@@ -3,7 +3,7 @@
 Products are formed in float64 and rounded once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -78,11 +78,17 @@ class Builder:
         x: str,
         scope: Scope = (),
         *,
+        name: str | None = None,
+        then: plans.NormPlan | None = None,
         before: np.ndarray | None = None,
         before_bias: np.ndarray | None = None,
         after: np.ndarray | float = 1.0,
     ) -> str:
-        """Adds a convolution of x * before + before_bias, whose result (before the activation) is times `after`."""
+        """Adds a convolution of x * before + before_bias, whose result (before the activation) is times `after`.
+
+        `name`: of its node, where that is not its path, as when it runs more than once; `then`: a norm that follows a
+        linear layer without one, and has a kind that is affine: both are one node.
+        """
         scope = (*scope, layer.name)
         kernel = self.value("params", scope, layer.kernel_name)
         if layer.kernel == 1 and not layer.depthwise:
@@ -94,17 +100,49 @@ class Builder:
             kernel = kernel * np.reshape(before, (-1, 1))
         if before_bias is not None:  # only a pointwise layer, which has no padding
             bias = bias + before_bias @ self.value("params", scope, layer.kernel_name)
-        name, activation, norm = "/".join(scope), layer.activation, NORMS[type(self.plan.norm)]
+        name, activation, norm = name or "/".join(scope), layer.activation, NORMS[type(self.plan.norm)]
         if layer.norm and norm.affine is None:
             x = self._conv(layer, f"{name}/product", x, kernel, bias, None)
             return norm.nodes(self, self.plan.norm, x, (*scope, "norm"), name, activation=activation, after=after)
         if layer.norm:
             scale, shift = norm.affine(self, self.plan.norm, (*scope, "norm"))
             kernel, bias = kernel * scale, bias * scale + shift
+        if then is not None:
+            scale, shift = self.affine(then, ())
+            kernel, bias, activation = kernel * scale, bias * scale + shift, then.activation
         kernel, bias = kernel * after, bias * after
         if activation == "hard_sigmoid":
             activation, bias = "relu6", bias + 3.0  # whoever reads it divides by 6
         return self._conv(layer, name, x, kernel, bias, activation)
+
+    def in_order(self, layers: Sequence[plans.LayerPlan], x: str, run: str = "") -> str:
+        """Adds a head's layers, one after the other; `run` tells nodes apart of layers that run more than once."""
+        layers, place = list(layers), 0
+        while place < len(layers):
+            layer, behind = layers[place], layers[place + 1 : place + 2]
+            if isinstance(layer, plans.NormPlan):
+                x = self.norm(layer, x, ())
+                if layer.activation is not None:
+                    x = self.activation(f"{layer.name}/{layer.activation}", x, layer.activation)
+            elif behind and isinstance(behind[0], plans.NormPlan) and self.affine(behind[0], ()) is not None:
+                x = self.conv(layer, x, name=behind[0].name, then=behind[0])
+                place += 1
+            else:
+                x = self.conv(layer, x, name=f"{layer.name}/{run}" if layer.name in self.shapes else None)
+            place += 1
+        return x
+
+    def activation(self, name: str, x: str, activation: str) -> str:
+        """Adds an activation alone: as a depthwise 1x1 convolution that changes nothing."""
+        features = self.shapes[x][-1]
+        ones, zeros = np.ones((1, 1, 1, features), np.float32), np.zeros(features, np.float32)
+        kind = {"activation": activation, "depthwise": True}
+        return self.add(g.Conv, name, (x,), self.shapes[x], kernel=ones, bias=zeros, **kind)
+
+    def add_twice(self, name: str, x: str, above: str) -> str:
+        """Adds the sum of a map [H, W, C] and twice the map above it, cut to its size."""
+        twice = self.add(g.Twice, f"{name}/above", (above,), self.shapes[x])
+        return self.add(g.Add, name, (x, twice), self.shapes[x])
 
     def affine(self, layer: plans.NormPlan, scope: Scope) -> tuple[np.ndarray, np.ndarray] | None:
         """Returns the (scale, shift) that a norm alone comes to, float64 [C]; None where its kind has no such thing."""

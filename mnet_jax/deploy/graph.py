@@ -65,6 +65,11 @@ class Add(Node):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Twice(Node):
+    """A map of twice the size, each position four times; cut off at the far ends where `shape` is one less."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Gate(Node):
     """relu6(x + 3), the second factor of a hard swish; only in graphs for int8 (`int8_graph.py`)."""
 

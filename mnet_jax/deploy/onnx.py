@@ -92,6 +92,15 @@ class _Writer:
                 return self.add("Mul", inputs, output)
             case g.Add():
                 return self.add("Add", inputs, output)
+            case g.Twice():
+                scales = self.constant("twice", np.array([1, 1, 2, 2], np.float32))
+                modes = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+                whole = self.add("Resize", (*inputs, "", scales), f"{output}/whole", **modes)
+                start, axes = (
+                    self.constant(f"twice/{name}", np.array(v)) for name, v in (("0", (0, 0)), ("2", (2, 3)))
+                )
+                ends = self.constant(f"{output}/size", np.array(node.shape[:2]))
+                return self.add("Slice", (whole, start, ends, axes), output)
             case g.Attention():
                 return self._attention(node, inputs, output, shapes)
             case g.Reshape():

@@ -2,22 +2,26 @@
 
 import dataclasses
 import json
+import tarfile
 import zipfile
 
 import jax
 import numpy as np
+import onnxruntime
 import pytest
 from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
 from flatbuffers import flexbuffers
 from networks import random_images, random_variables
 
 from mnet_jax import schema as run_schema
 from mnet_jax.data.catalog import DatasetInfo
-from mnet_jax.deploy import formats, tflite
+from mnet_jax.deploy import formats, onnx, tflite
 from mnet_jax.deploy.detections import in_tflite
 from mnet_jax.deploy.detections.in_tflite import OPERATION
 from mnet_jax.deploy.export import build_graph, export
 from mnet_jax.deploy.int8.quantize import int8_model
+from mnet_jax.deploy.interpret import interpret
 from mnet_jax.models.heads.tables import find_detector
 from mnet_jax.tasks.detection.agreement import BoxComparison
 from mnet_jax.trained import Trained, build_model, build_task
@@ -37,8 +41,9 @@ def detector(name, **fields):
     )  # fmt: skip
     network = build_model(config, info)
     variables = random_variables(network.plan, listed=network.list_variables())
-    for index in range(6):  # few classes are sure of themselves, as in a trained detector
-        head = variables["params"][f"classes_{index}"]
+    predictors = {layers[-1].name for layers in network.head_plan.classes}
+    for name in predictors:  # few classes are sure of themselves, as in a trained detector
+        head = variables["params"][name]
         head["kernel"] *= 8
         head["bias"] -= 1.0
     return Trained(variables=variables, config=config, info=info, step=0, metrics=None, path="random weights")
@@ -376,6 +381,39 @@ def test_an_output_that_is_none(both, tmp_path):
         export(both["sigmoid"][0], tmp_path / "model", format="onnx", output="logits")
 
 
+# --- Feature pyramids ---
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "size"),
+    [("fpnlite320_v2", 0.35, (128, 144)), ("retinanet384_v4_conv_medium", 0.1, (144, 128))],
+)
+def test_feature_pyramids(name, width, size):
+    """Layers that all maps share, norms that each map has, and sums of maps whose sides are odd."""
+    trained = detector(name, **{"model.width": width, "data.image_size": size})
+    graph, about = build_graph(trained, output="detections")
+    graph, node = in_tflite.without(graph)
+    images = random_images(size, 1)
+    network, task = build_model(trained.config, trained.info), build_task(trained.config, trained.info)
+    outputs = network.apply(trained.variables, task.eval_inputs({"image": images}))
+    scores = jax.nn.sigmoid(outputs["classes"])
+    assert len({each.name for each in graph.nodes}) == len(graph.nodes)
+    assert len(node.anchors) == outputs["boxes"].shape[1]
+    ours = interpret(graph, images)
+    session = onnxruntime.InferenceSession(onnx.build(graph, about).SerializeToString())
+    theirs = dict(zip(graph.outputs, session.run(list(graph.outputs), {"images": images}), strict=True))
+    for found in (ours, theirs):
+        np.testing.assert_allclose(found["codes"], outputs["boxes"], atol=1e-4 * np.abs(outputs["boxes"]).max())
+        np.testing.assert_allclose(found["scores"], scores, atol=1e-4)
+    if name.startswith("fpnlite"):  # whose layers have int8 kernels
+        interpreter = Interpreter(
+            model_content=int8_model(build_graph(trained, quantize="int8")[0], about, lambda: [images])
+        )
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], images)
+        interpreter.invoke()
+
+
 # --- int8 ---
 
 
@@ -449,3 +487,60 @@ def test_a_comparison_of_boxes_counts_what_differs():
         "mean_score_error": pytest.approx(0.0025, abs=1e-6),
     }
     assert all(len(line.partition(" ")[0]) < 10 for line in comparison.lines())
+
+
+# --- The commands, with a detector that somebody published ---
+
+
+def test_commands_write_and_compare(published, real_data, tmp_path, mnet):
+    """Photos without labels, whose classes nobody has to name; what `--task` changed is known of the file."""
+    path = tmp_path / "model.onnx"
+    settings = ("--task", "max_detections=20", "--task", "nms=all")
+    code, out, _ = mnet("export", "--weights", published, "--format", "onnx", "--out", path, *settings)
+    assert code == 0
+    assert "v1 x0.75, 90 classes" in out
+    photos = real_data / "weights" / "detection"
+    code, out, _ = mnet("verify-export", path, "--weights", published, "--images", photos, "--json")
+    assert code == 0
+    result = json.loads(out)
+    assert (result["data"], result["split"], result["num_images"]) == ("images", None, 3)
+    assert result["detections_model"] > 5
+    assert (result["agreement"], result["only_in_file"]) == (1, 0)
+    assert result["max_box_error"] < 0.05
+    assert formats.load(path).about.task_settings == {"score_threshold": 0.05, "max_detections": 20, "nms": "all"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--task", "nms"), "--task takes FIELD=VALUE, such as score_threshold=0.2, got 'nms'"),
+        (("--task", "nms=most"), "task.nms='most': choose one of"),
+    ],
+)
+def test_settings_on_the_command_line_that_are_none(published, tmp_path, mnet, arguments, message):
+    code, _, err = mnet("export", "--weights", published, "--format", "onnx", "--out", tmp_path / "x", *arguments)
+    assert code == 2
+    assert message in err
+
+
+def test_images_go_without_a_set(tmp_path, mnet):
+    given = ("--weights", "x", "--images", tmp_path, "--folder", tmp_path)
+    code, _, err = mnet("verify-export", tmp_path / "x", *given)
+    assert code == 2
+    assert "--images are images without labels: leave --data, --folder and --split out" in err
+
+
+@pytest.mark.long
+def test_tflite_of_a_published_detector_on_real_photos(published, real_data, tmp_path, mnet):
+    """80 photos of COCO, as many threads as there are: 99 % of the sure detections are the same to a pixel and .01."""
+    with tarfile.open(real_data / "coco_tiny.tar") as archive:
+        archive.extractall(tmp_path, filter="data")
+    (photos,) = tmp_path.glob("*/val2017")
+    path = tmp_path / "model.tflite"
+    assert mnet("export", "--weights", published, "--format", "tflite", "--out", path)[0] == 0
+    code, out, _ = mnet("verify-export", path, "--weights", published, "--images", photos, "--json")
+    assert code == 0
+    result = json.loads(out)
+    assert result["num_images"] == 80
+    assert result["detections_model"] > 2000
+    assert result["agreement"] >= 0.99

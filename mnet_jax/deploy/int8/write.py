@@ -38,6 +38,8 @@ _VERSIONS = {
     "SOFTMAX": 2,
     "PAD": 2,
     "DEQUANTIZE": 2,
+    "SLICE": 2,
+    "RESIZE_NEAREST_NEIGHBOR": 2,
 }
 
 
@@ -122,6 +124,8 @@ class _Writer:
             case g.Multiply():
                 self._result(node, scale_and_zero(*self._ranges[node.name]))
                 self._operator("MUL", schema.MulOptionsT(), self._inputs(node), node)
+            case g.Twice():
+                self._twice(node)
             case g.Mean():
                 self._result(node, scale_and_zero(*self._ranges[node.name]))
                 options = schema.ReducerOptionsT()
@@ -143,6 +147,20 @@ class _Writer:
                 self._operator("SOFTMAX", options, self._inputs(node), node)
             case _:
                 raise g.no_form(node, "TFLite in int8")
+
+    def _twice(self, node: g.Twice) -> None:
+        source, params = node.inputs[0], self._params[node.inputs[0]]
+        height, width, features = self._subgraph.tensors[self._places[source]].shape[1:].tolist()
+        whole = self._tensor(f"{node.name}/whole", (1, 2 * height, 2 * width, features), np.int8, params)
+        size = self._constant(f"{node.name}/size", np.array([2 * height, 2 * width], np.int32))
+        options = schema.ResizeNearestNeighborOptionsT()
+        self._operator("RESIZE_NEAREST_NEIGHBOR", options, [self._places[source], size], whole)
+        self._params[node.name], self._places[node.name] = params, whole
+        if node.shape[:2] != (2 * height, 2 * width):
+            self._result(node, params)
+            bounds = [np.array(values, np.int32) for values in ((0, 0, 0, 0), (1, *node.shape))]
+            inputs = [whole, *(self._constant(f"{node.name}/cut_{i}", value) for i, value in enumerate(bounds))]
+            self._operator("SLICE", schema.SliceOptionsT(), inputs, node)
 
     def _dequantize(self, name: str) -> None:
         """Makes a node's result real, for those that read it from here on."""

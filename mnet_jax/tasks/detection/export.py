@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mnet_jax.errors import check_choice
+from mnet_jax.models.heads.neck import NeckPlan
 from mnet_jax.tasks.detection.agreement import BoxComparison
 from mnet_jax.tasks.detection.network import Detector
 from mnet_jax.tasks.detection.task import Detection
@@ -37,10 +38,20 @@ def head(graph: Any, network: Detector, task: Detection, output: str) -> dict[st
     """
     check_choice("output", output, OUTPUTS)
     plan, maps = network.head_plan, [graph.tap(tap.path) for tap in network.head_plan.taps]
+    if plan.neck is not None:
+        maps = _pyramid(graph, plan.neck, maps)
     for layers in plan.extras:
-        maps.append(_run(graph, layers, maps[-1]))
-    codes = _rows(graph, "head/codes", plan.boxes, maps, 4)
-    logits = _rows(graph, "head/logits", plan.classes, maps, plan.num_slots)
+        maps.append(graph.in_order(layers, maps[-1]))
+    parts: dict[str, list[str]] = {"codes": [], "logits": []}
+    for level, (classes, boxes, x) in enumerate(zip(plan.classes, plan.boxes, maps, strict=True)):
+        shared = 0  # layers of a tower that both look at
+        while classes[shared].name == boxes[shared].name:
+            shared += 1
+        x = graph.in_order(classes[:shared], x, f"{level}")
+        for name, layers, numbers in (("codes", boxes, 4), ("logits", classes, plan.num_slots)):
+            last = graph.in_order(layers[shared:], x, f"{level}")
+            parts[name].append(graph.rows(f"head/{name}/{level}", last, numbers))
+    codes, logits = (graph.concat(f"head/{name}", rows) for name, rows in parts.items())
     scores = graph.softmax("head/scores", logits) if plan.scores == "softmax" else graph.sigmoid("head/scores", logits)
     rule, coding = task.suppression, task.coding
     return graph.detections(
@@ -99,15 +110,19 @@ def describe(output: str, class_names: Sequence[str]) -> dict[str, Output]:
     }
 
 
-def _run(graph: Any, layers: tuple, x: str) -> str:
-    for layer in layers:
-        x = graph.conv(layer, x)
-    return x
-
-
-def _rows(graph: Any, name: str, branches: tuple, maps: list[str], numbers: int) -> str:
-    """Adds one kind of prediction, [A, numbers]."""
-    rows = []
-    for index, (layers, x) in enumerate(zip(branches, maps, strict=True)):
-        rows.append(graph.rows(f"{name}/{index}", _run(graph, layers, x), numbers))
-    return graph.concat(name, rows)
+def _pyramid(graph: Any, neck: NeckPlan, taps: list[str]) -> list[str]:
+    """Adds the maps of a feature pyramid, and returns their nodes from the finest."""
+    above, maps = None, []
+    for x, lateral, smoothing in reversed(list(zip(taps, neck.laterals, neck.smoothing, strict=True))):
+        x = graph.in_order(lateral, x)
+        if above is not None:
+            x = graph.add_twice(f"{lateral[-1].name}/sum", x, above)
+        smooth = graph.in_order(smoothing, x)
+        above = smooth if neck.smoothed_goes_down else x
+        maps.insert(0, smooth)
+    for index, layers in enumerate(neck.coarser):
+        x = maps[-1]
+        if index and neck.between is not None:
+            x = graph.activation(f"{layers[-1].name}/before", x, neck.between)
+        maps.append(graph.in_order(layers, x))
+    return [graph.in_order(layers, x) for layers, x in zip(neck.final, maps, strict=True)]
