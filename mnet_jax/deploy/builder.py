@@ -20,6 +20,7 @@ class Builder:
 
     def __init__(self, plan: plans.ModelPlan, variables: Mapping[str, Mapping], input_shape: tuple[int, ...]):
         self.plan = plan
+        self.image_size = input_shape[:2]
         self.nodes: list[g.Node] = []
         self.shapes: dict[str, tuple[int, ...]] = {g.INPUT: input_shape}  # of nodes' results, without the batch
         self._variables = variables
@@ -54,6 +55,35 @@ class Builder:
         shapes = [self.shapes[part] for part in parts]
         return self.add(g.Concat, name, tuple(parts), (sum(rows for rows, _ in shapes), shapes[0][1]))
 
+    def multiply(self, name: str, x: str, gate: str) -> str:
+        """Adds the product of a map and a gate [1, 1, C], or of two maps."""
+        return self.add(g.Multiply, name, (x, gate), self.shapes[x])
+
+    def sum(self, name: str, x: str, y: str) -> str:
+        """Adds the sum of two maps of one shape."""
+        return self.add(g.Add, name, (x, y), self.shapes[x])
+
+    def window_mean(self, name: str, x: str, window: tuple[int, int], strides: tuple[int, int]) -> str:
+        """Adds averages of windows of a map, all inside it."""
+        *sides, features = self.shapes[x]
+        size = [(side - wide) // step + 1 for side, wide, step in zip(sides, window, strides, strict=True)]
+        return self.add(g.WindowMean, name, (x,), (*size, features), window=window, strides=strides)
+
+    def resize(self, name: str, x: str, size: tuple[int, int], *, align_corners: bool) -> str:
+        """Adds a map resized bilinearly; one that has the size already is returned as it is."""
+        if self.shapes[x][:2] == tuple(size):
+            return x
+        return self.add(g.Resize, name, (x,), (*size, self.shapes[x][2]), align_corners=align_corners)
+
+    def channels(self, name: str, maps: list[str]) -> str:
+        """Adds the channels of several maps, one after the other."""
+        wide = sum(self.shapes[x][2] for x in maps)
+        return self.add(g.Channels, name, tuple(maps), (*self.shapes[maps[0]][:2], wide))
+
+    def largest(self, name: str, x: str) -> str:
+        """Adds the channel with the largest value, [H, W]."""
+        return self.add(g.Largest, name, (x,), self.shapes[x][:2])
+
     def sigmoid(self, name: str, x: str) -> str:
         """Adds the sigmoid of rows [R, C]."""
         return self.add(g.Sigmoid, name, (x,), self.shapes[x])
@@ -79,6 +109,7 @@ class Builder:
         scope: Scope = (),
         *,
         name: str | None = None,
+        norm: plans.Norm | None = None,
         then: plans.NormPlan | None = None,
         before: np.ndarray | None = None,
         before_bias: np.ndarray | None = None,
@@ -86,7 +117,8 @@ class Builder:
     ) -> str:
         """Adds a convolution of x * before + before_bias, whose result (before the activation) is times `after`.
 
-        `name`: of its node, where that is not its path, as when it runs more than once; `then`: a norm that follows a
+        `name`: of its node, where that is not its path, as when it runs more than once; `norm`: the kind of its norm,
+        where that is not the backbone's; `then`: a norm that follows a
         linear layer without one, and has a kind that is affine: both are one node.
         """
         scope = (*scope, layer.name)
@@ -100,12 +132,13 @@ class Builder:
             kernel = kernel * np.reshape(before, (-1, 1))
         if before_bias is not None:  # only a pointwise layer, which has no padding
             bias = bias + before_bias @ self.value("params", scope, layer.kernel_name)
-        name, activation, norm = name or "/".join(scope), layer.activation, NORMS[type(self.plan.norm)]
-        if layer.norm and norm.affine is None:
+        name, activation, kind = name or "/".join(scope), layer.activation, norm or self.plan.norm
+        form = NORMS[type(kind)]
+        if layer.norm and form.affine is None:
             x = self._conv(layer, f"{name}/product", x, kernel, bias, None)
-            return norm.nodes(self, self.plan.norm, x, (*scope, "norm"), name, activation=activation, after=after)
+            return form.nodes(self, kind, x, (*scope, "norm"), name, activation=activation, after=after)
         if layer.norm:
-            scale, shift = norm.affine(self, self.plan.norm, (*scope, "norm"))
+            scale, shift = form.affine(self, kind, (*scope, "norm"))
             kernel, bias = kernel * scale, bias * scale + shift
         if then is not None:
             scale, shift = self.affine(then, ())
@@ -178,6 +211,7 @@ class Builder:
             kernel=kernel.astype(np.float32),
             bias=bias.astype(np.float32),
             stride=layer.stride,
+            dilation=layer.dilation,
             padding=tuple(self._padding(side, layer) for side in size),
             activation=activation,
             depthwise=layer.depthwise,
@@ -185,6 +219,7 @@ class Builder:
 
     def _padding(self, size: int, layer: plans.ConvPlan) -> tuple[int, int]:
         """Zeros that a window really covers: PyTorch's symmetric ones reach beyond the last window at stride 2."""
-        low, high = plans.explicit_padding(self.plan.padding, size, layer.kernel, layer.stride)
-        used = (plans.output_size(size, layer.stride) - 1) * layer.stride + layer.kernel
+        low, high = plans.explicit_padding(self.plan.padding, size, layer.kernel, layer.stride, layer.dilation)
+        reach = (layer.kernel - 1) * layer.dilation + 1
+        used = (plans.output_size(size, layer.stride) - 1) * layer.stride + reach
         return low, min(high, max(used - low - size, 0))

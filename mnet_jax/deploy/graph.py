@@ -44,6 +44,7 @@ class Conv(Node):
     kernel: np.ndarray
     bias: np.ndarray
     stride: int = 1
+    dilation: int = 1  # rows, and columns, from one tap of the kernel to the next
     padding: Padding = ((0, 0), (0, 0))
     activation: str | None = None
     depthwise: bool = False
@@ -62,6 +63,31 @@ class Multiply(Node):
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Add(Node):
     """The sum of two maps of one shape."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class WindowMean(Node):
+    """Averages of windows of a map, all inside it."""
+
+    window: tuple[int, int]  # rows and columns
+    strides: tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Channels(Node):
+    """The channels of several maps of one size, one after the other."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Resize(Node):
+    """A map resized bilinearly to the size of `shape`, as `models/ops/bilinear.py` has it."""
+
+    align_corners: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Largest(Node):
+    """The channel with the largest value, int32 [N, H, W] of a map."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -101,7 +127,7 @@ class Softmax(Node):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Sigmoid(Node):
-    """1 / (1 + exp(-x)) of rows."""
+    """1 / (1 + exp(-x)) of rows or of a map."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -165,6 +191,6 @@ def no_form(node: Node, what: str) -> ValueError:
     )
 
 
-def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+def same_padding(size: int, kernel: int, stride: int, dilation: int = 1) -> tuple[int, int]:
     """Returns the zeros (before, after) that TensorFlow and TFLite pad along a side of `size` for "SAME"."""
-    return explicit_padding("same", size, kernel, stride)
+    return explicit_padding("same", size, kernel, stride, dilation)

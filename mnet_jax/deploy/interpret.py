@@ -10,6 +10,7 @@ from jax import lax
 from mnet_jax.deploy import graph as g
 from mnet_jax.deploy.detections.in_jax import detect
 from mnet_jax.models.layers import ACTIVATIONS
+from mnet_jax.models.ops.bilinear import upsample
 from mnet_jax.models.ops.depthwise import depthwise_conv
 
 
@@ -32,14 +33,22 @@ def interpret(
 
 def _conv(node: g.Conv, x: jax.Array) -> jax.Array:
     if node.depthwise:
-        x = depthwise_conv(x, jnp.asarray(node.kernel), node.stride, node.padding)
+        x = depthwise_conv(x, jnp.asarray(node.kernel), node.stride, node.padding, node.dilation)
     elif node.kernel.shape[:2] == (1, 1):
         x = x @ node.kernel[0, 0]
     else:
         strides, layout = (node.stride, node.stride), ("NHWC", "HWIO", "NHWC")
-        x = lax.conv_general_dilated(x, jnp.asarray(node.kernel), strides, node.padding, dimension_numbers=layout)
+        rates = (node.dilation, node.dilation)
+        x = lax.conv_general_dilated(
+            x, jnp.asarray(node.kernel), strides, node.padding, rhs_dilation=rates, dimension_numbers=layout
+        )
     x = x + node.bias.reshape(1, 1, 1, -1)
     return x if node.activation is None else ACTIVATIONS[node.activation](x)
+
+
+def _window_mean(node: g.WindowMean, x: jax.Array) -> jax.Array:
+    total = lax.reduce_window(x, 0.0, lax.add, (1, *node.window, 1), (1, *node.strides, 1), "VALID")
+    return total / (node.window[0] * node.window[1])
 
 
 def _attend(node: g.Attention, query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
@@ -57,6 +66,10 @@ FORMS: dict[type[g.Node], Callable[..., Any]] = {
     g.Mean: lambda node, x: x.mean((1, 2), keepdims=True),
     g.Multiply: lambda node, x, y: x * y,
     g.Add: lambda node, x, y: x + y,
+    g.WindowMean: _window_mean,
+    g.Channels: lambda node, *parts: jnp.concatenate(parts, axis=-1),
+    g.Resize: lambda node, x: upsample(x, node.shape[:2], align_corners=node.align_corners),
+    g.Largest: lambda node, x: jnp.argmax(x, -1).astype(jnp.int32),
     g.Twice: lambda node, x: x.repeat(2, 1).repeat(2, 2)[:, : node.shape[0], : node.shape[1]],
     g.Gate: lambda node, x: jnp.clip(x + 3.0, 0.0, 6.0),
     g.Attention: _attend,

@@ -40,13 +40,19 @@ def build(graph: g.Graph, about: About) -> onnx.ModelProto:
     given = {node: name for name, node in graph.outputs.items() if name not in maps}
     for node in graph.nodes:
         output = given.get(node.name, node.name)
+        if output in maps:  # the name of a result, which is this map or another with its channels last
+            output = f"{output}/channels_first"
         names[node.name] = writer.node(node, tuple(names[name] for name in node.inputs), output, shapes)
         shapes[node.name] = node.shape
     images = helper.make_tensor_value_info(g.INPUT, _TYPES[graph.input_dtype], (_BATCH, *graph.input_shape))
     for name, node in maps.items():
         writer.add("Transpose", (names[node],), name, perm=(0, 2, 3, 1))
     results = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, (_BATCH, *shapes[node]))
+        helper.make_tensor_value_info(
+            name,
+            TensorProto.INT32 if isinstance(nodes[node], g.Largest) else TensorProto.FLOAT,
+            (_BATCH, *shapes[node]),
+        )
         for name, node in graph.outputs.items()
     ]
     model = helper.make_model(
@@ -92,6 +98,15 @@ class _Writer:
                 return self.add("Mul", inputs, output)
             case g.Add():
                 return self.add("Add", inputs, output)
+            case g.WindowMean():
+                return self.add("AveragePool", inputs, output, kernel_shape=node.window, strides=node.strides)
+            case g.Channels():
+                return self.add("Concat", inputs, output, axis=1)
+            case g.Resize():
+                return self._resize(node, inputs[0], output, shapes[node.inputs[0]])
+            case g.Largest():
+                places = self.add("ArgMax", inputs, f"{output}/int64", axis=1, keepdims=0)
+                return self.add("Cast", (places,), output, to=TensorProto.INT32)
             case g.Twice():
                 scales = self.constant("twice", np.array([1, 1, 2, 2], np.float32))
                 modes = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
@@ -117,6 +132,14 @@ class _Writer:
                 return self.add("Identity", (f"{inputs[0]}/{node.part}",), output)
         raise g.no_form(node, "ONNX")
 
+    def _resize(self, node: g.Resize, x: str, output: str, shape: tuple[int, ...]) -> str:
+        # By factors, so that the batch may be any; rounded up, or the size would come out one short.
+        factors = [np.nextafter(np.float32(node.shape[axis] / shape[axis]), np.float32(np.inf)) for axis in (0, 1)]
+        scales = self.constant(f"{output}/scales", np.array([1, 1, *factors], np.float32))
+        rule = "align_corners" if node.align_corners else "half_pixel"
+        modes = {"mode": "linear", "coordinate_transformation_mode": rule}
+        return self.add("Resize", (x, "", scales), output, **modes)
+
     def _reshape(self, node: g.Reshape, x: str, output: str, shape: tuple[int, ...]) -> str:
         """Adds rows of a map, whose channels come first here and last there."""
         if shape[:2] == (1, 1) and len(node.shape) == 1:
@@ -136,6 +159,7 @@ class _Writer:
             linear,
             kernel_shape=node.kernel.shape[:2],
             strides=(node.stride, node.stride),
+            dilations=(node.dilation, node.dilation),
             pads=(top, left, bottom, right),
             group=node.shape[-1] if node.depthwise else 1,
         )

@@ -45,6 +45,17 @@ def _run(node: g.Node, *inputs: Any) -> Any:
             return x * inputs[1]
         case g.Add():
             return x + inputs[1]
+        case g.WindowMean():
+            return tf.nn.avg_pool2d(x, node.window, node.strides, "VALID")
+        case g.Channels():
+            return tf.concat(inputs, -1)
+        case g.Resize():
+            corners = node.align_corners
+            return tf.compat.v1.image.resize_bilinear(
+                x, node.shape[:2], align_corners=corners, half_pixel_centers=not corners
+            )
+        case g.Largest():
+            return tf.argmax(x, -1, output_type=tf.int32)
         case g.Twice():
             x = tf.compat.v1.image.resize_nearest_neighbor(x, (2 * x.shape[1], 2 * x.shape[2]))
             return x[:, : node.shape[0], : node.shape[1]]
@@ -70,15 +81,16 @@ def _conv(node: g.Conv, x: tf.Tensor) -> tf.Tensor:
     size, kernel = node.kernel.shape[0], node.kernel
     if node.padding == ((0, 0), (0, 0)):
         padding = "VALID"
-    elif node.padding == (g.same_padding(height, size, node.stride), g.same_padding(width, size, node.stride)):
+    elif node.padding == tuple(g.same_padding(side, size, node.stride, node.dilation) for side in (height, width)):
         padding = "SAME"
     else:
         x, padding = tf.pad(x, ((0, 0), *node.padding, (0, 0))), "VALID"
     if node.depthwise:
         kernel = np.swapaxes(kernel, 2, 3)  # [k, k, C, 1]
-        x = tf.nn.depthwise_conv2d(x, kernel, (1, node.stride, node.stride, 1), padding)
+        strides, rates = (1, node.stride, node.stride, 1), (node.dilation, node.dilation)
+        x = tf.nn.depthwise_conv2d(x, kernel, strides, padding, dilations=rates)
     else:
-        x = tf.nn.conv2d(x, kernel, node.stride, padding)
+        x = tf.nn.conv2d(x, kernel, node.stride, padding, dilations=node.dilation)
     x = tf.nn.bias_add(x, node.bias)
     return x if node.activation is None else ACTIVATIONS[node.activation](x)
 

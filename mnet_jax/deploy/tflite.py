@@ -215,7 +215,7 @@ class Runner:
 
     def _result(self, detail: dict[str, Any]) -> np.ndarray:
         values = self._interpreter.get_tensor(detail["index"])
-        if values.dtype == np.float32:
+        if values.dtype in (np.float32, np.int32):  # as they are: of int32, numbers of classes
             return values
         scale, zero = detail["quantization"]
         return (values.astype(np.float32) - zero) * np.float32(scale)

@@ -24,11 +24,13 @@ _LEFT_TOP_RIGHT_BOTTOM = (1, 0, 3, 2)  # where these are in (y1, x1, y2, x2)
 _NORMALIZATION = 1  # union ProcessUnitOptions
 _RGB = 1  # enum ColorSpaceType
 _DESCRIPTIONS = 1  # enum AssociatedFileType
+_SEGMENTER = "SEGMENTER_METADATA"  # what MediaPipe's ImageSegmenter looks for among the custom metadata
+_SOFTMAX = 2  # its enum Activation
 _LABELS = {"axis": 2, "values": 3}  # the same
 
 Value = int | bytes | np.ndarray | str | list | dict
 # A table as data: {slot: value}. str -> string, int -> uint8, np.ndarray -> vector of numbers, np.uint32 -> uint,
-# list of tables or of str -> vector, dict -> table.
+# list of tables or of str -> vector, dict -> table, bytes -> vector of bytes, aligned as a flatbuffer of its own.
 
 
 def build(about: About, names: Sequence[str]) -> bytes:
@@ -50,6 +52,8 @@ def build(about: About, names: Sequence[str]) -> bytes:
     groups = dict.fromkeys(output.group for output in outputs if output.group is not None)
     if groups:
         network[8] = [{0: name, 1: [output.title for output in outputs if output.group == name]} for name in groups]
+    if any(output.softmax for output in outputs):
+        network[9] = [{0: _SEGMENTER, 1: _finished({0: _SOFTMAX}, b"V001")}]
     model = {
         0: f"MobileNet {about.model}",
         1: about.description,
@@ -59,8 +63,13 @@ def build(about: About, names: Sequence[str]) -> bytes:
         6: [{0: JSON_FILE, 1: "The same and more as JSON", 2: _DESCRIPTIONS}],
         7: _PARSER_VERSION,
     }
+    return _finished(model, IDENTIFIER)
+
+
+def _finished(table: dict[int, Value], identifier: bytes) -> bytes:
+    """Returns a whole flatbuffer of a table."""
     builder = flatbuffers.Builder(1024)
-    builder.Finish(_write(builder, model), IDENTIFIER)
+    builder.Finish(_write(builder, table), identifier)
     return bytes(builder.Output())
 
 
@@ -87,6 +96,11 @@ def _write(builder: flatbuffers.Builder, table: dict[int, Value]) -> int:
                 offsets[slot] = builder.CreateString(value)
             case dict():
                 offsets[slot] = _write(builder, value)
+            case bytes():
+                builder.StartVector(1, len(value), 16)
+                for byte in reversed(value):
+                    builder.PrependUint8(byte)
+                offsets[slot] = builder.EndVector()
             case np.ndarray():
                 offsets[slot] = builder.CreateNumpyVector(value)
             case list():

@@ -75,10 +75,11 @@ def _sums(node: g.Conv, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     step = 1 if size == 1 else int(np.ceil(np.sqrt(height * width / _POSITIONS)))
     rows, columns, stride = -(-height // step), -(-width // step), step * node.stride
     padded = jnp.pad(x, ((0, 0), *node.padding, (0, 0)))
+    taps = range(0, size * node.dilation, node.dilation)
     parts = [
         padded[:, i : i + (rows - 1) * stride + 1 : stride, j : j + (columns - 1) * stride + 1 : stride]
-        for i in range(size)
-        for j in range(size)
+        for i in taps
+        for j in taps
     ]
     patches = jnp.stack(parts, 3).reshape(-1, size * size, x.shape[-1])
     scale = 1 / (rows * columns)

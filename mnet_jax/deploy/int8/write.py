@@ -39,6 +39,11 @@ _VERSIONS = {
     "PAD": 2,
     "DEQUANTIZE": 2,
     "SLICE": 2,
+    "AVERAGE_POOL_2D": 2,
+    "CONCATENATION": 2,
+    "RESIZE_BILINEAR": 3,
+    "LOGISTIC": 2,
+    "ARG_MAX": 2,
     "RESIZE_NEAREST_NEIGHBOR": 2,
 }
 
@@ -124,6 +129,30 @@ class _Writer:
             case g.Multiply():
                 self._result(node, scale_and_zero(*self._ranges[node.name]))
                 self._operator("MUL", schema.MulOptionsT(), self._inputs(node), node)
+            case g.WindowMean():
+                self._result(node, scale_and_zero(*self._ranges[node.name]))
+                options = schema.Pool2DOptionsT()
+                options.padding = schema.Padding.VALID
+                options.filterHeight, options.filterWidth = node.window
+                options.strideH, options.strideW = node.strides
+                self._operator("AVERAGE_POOL_2D", options, self._inputs(node), node)
+            case g.Channels():
+                self._channels(node)
+            case g.Resize():
+                self._result(node, self._params[node.inputs[0]])
+                options = schema.ResizeBilinearOptionsT()
+                options.alignCorners, options.halfPixelCenters = node.align_corners, not node.align_corners
+                size = self._constant(f"{node.name}/size", np.array(node.shape[:2], np.int32))
+                self._operator("RESIZE_BILINEAR", options, [*self._inputs(node), size], node)
+            case g.Sigmoid():
+                self._result(node, (1 / 256, -128))  # as the specification fixes it
+                self._operator("LOGISTIC", schema.LogisticOptionsT(), self._inputs(node), node)
+            case g.Largest():
+                self._places[node.name] = self._tensor(node.name, (1, *node.shape), np.int32, None)
+                options = schema.ArgMaxOptionsT()
+                options.outputType = schema.TensorType.INT32
+                axis = self._constant(f"{node.name}/axis", np.array([-1], np.int32))
+                self._operator("ARG_MAX", options, [*self._inputs(node), axis], node)
             case g.Twice():
                 self._twice(node)
             case g.Mean():
@@ -147,6 +176,23 @@ class _Writer:
                 self._operator("SOFTMAX", options, self._inputs(node), node)
             case _:
                 raise g.no_form(node, "TFLite in int8")
+
+    def _channels(self, node: g.Channels) -> None:
+        """Adds a concatenation, whose inputs must have its own scale: those that have not are rounded again."""
+        params = scale_and_zero(*self._ranges[node.name])
+        inputs = []
+        for name in node.inputs:
+            place = self._places[name]
+            if self._params[name] != params:
+                shape = self._subgraph.tensors[place].shape
+                again = self._tensor(f"{node.name}/{name}", shape, np.int8, params)
+                self._operator("QUANTIZE", schema.QuantizeOptionsT(), [place], again)
+                place = again
+            inputs.append(place)
+        self._result(node, params)
+        options = schema.ConcatenationOptionsT()
+        options.axis = 3
+        self._operator("CONCATENATION", options, inputs, node)
 
     def _twice(self, node: g.Twice) -> None:
         source, params = node.inputs[0], self._params[node.inputs[0]]
@@ -198,7 +244,7 @@ class _Writer:
         place = self._places[source]
         if padding == ((0, 0), (0, 0)):
             scheme = schema.Padding.VALID
-        elif padding == (g.same_padding(height, size, stride), g.same_padding(width, size, stride)):
+        elif padding == tuple(g.same_padding(side, size, stride, node.dilation) for side in (height, width)):
             scheme = schema.Padding.SAME
         else:
             place, scheme = self._pad(node, place), schema.Padding.VALID
@@ -220,7 +266,7 @@ class _Writer:
         ]
         options = schema.DepthwiseConv2DOptionsT() if node.depthwise else schema.Conv2DOptionsT()
         options.padding, options.strideW, options.strideH = scheme, stride, stride
-        options.dilationWFactor = options.dilationHFactor = 1
+        options.dilationWFactor = options.dilationHFactor = node.dilation
         options.fusedActivationFunction = _ACTIVATIONS[node.activation]
         if node.depthwise:
             options.depthMultiplier = 1
