@@ -13,6 +13,8 @@ from mnet_jax.models.ops.bilinear import upsample
 from mnet_jax.tasks.output import Output
 from mnet_jax.tasks.segmentation.agreement import MaskComparison
 from mnet_jax.tasks.segmentation.network import Segmenter
+from mnet_jax.tasks.segmentation.task import Segmentation
+from mnet_jax.tasks.segmentation.views import ManyViews
 
 # What a file can give: logits on the head's own grid, which MediaPipe and the Task Library enlarge themselves; the same
 # at the input's size; or the number of each pixel's class, which these two refuse.
@@ -20,7 +22,7 @@ OUTPUTS = ("logits", "full_logits", "classes")
 UNSET: dict[str, object] = {}  # fields of the section `task` that files have where a config leaves them open
 
 
-def head(graph: Any, network: Segmenter, task: Any, output: str) -> dict[str, str]:
+def head(graph: Any, network: Segmenter, task: Segmentation, output: str) -> dict[str, str]:
     """Adds the head to a graph, and returns the node of its result by name.
 
     Args:
@@ -31,10 +33,15 @@ def head(graph: Any, network: Segmenter, task: Any, output: str) -> dict[str, st
         [N, H, W].
 
     Raises:
-      ValueError: if it is none of these.
+      ValueError: if it is none of these, or the network looks at an image several times.
     """
     del task
     check_choice("output", output, OUTPUTS)
+    if isinstance(network, ManyViews):
+        raise ValueError(
+            "task.eval_scales and task.eval_flip look at an image several times, a file does once: "
+            "give --task eval_scales=[1.0] --task eval_flip=false"
+        )
     plan = network.head_plan
     x = (_lraspp if isinstance(plan, LrasppPlan) else _deeplab)(graph, plan)
     if output != "logits":
@@ -42,7 +49,7 @@ def head(graph: Any, network: Segmenter, task: Any, output: str) -> dict[str, st
     return {output: graph.largest("classes", x) if output == "classes" else x}
 
 
-def results(task: Any, outputs: dict[str, jax.Array], output: str) -> jax.Array:
+def results(task: Segmentation, outputs: dict[str, jax.Array], output: str) -> jax.Array:
     """Returns what a file gives for the network's outputs, in the shape that `head` says."""
     logits = outputs["classes"]
     if output != "logits":
@@ -50,7 +57,7 @@ def results(task: Any, outputs: dict[str, jax.Array], output: str) -> jax.Array:
     return jnp.argmax(logits, -1).astype(jnp.int32) if output == "classes" else logits
 
 
-def compare(task: Any, output: str) -> MaskComparison:
+def compare(task: Segmentation, output: str) -> MaskComparison:
     """Returns an empty comparison of a file's result with the network's."""
     del task
     return MaskComparison(output)
