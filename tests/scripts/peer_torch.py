@@ -1,7 +1,9 @@
 """torchvision's or timm's network, channels_last; --variant "" (eager) or "compile"; prints one JSON document.
 
 Training: forward, cross entropy with smoothing, backward, RMSprop with momentum on float32 images; no moving averages.
-v2 and v3 are torchvision's, v1 and v4 (and all with --variant timm or timm-compile) timm's.
+v2 and v3 are torchvision's, v1 and v4 (and all with --variant timm or timm-compile) timm's. Detectors: torchvision's;
+training is its own step on 7 objects an image, with SGD; inference is backbone and heads, without decoding and
+suppression, for which it needs operations that not every build has.
 """
 
 import sys
@@ -18,6 +20,7 @@ TIMM = {
     "v4_conv_medium": "mobilenetv4_conv_medium",
 }
 TORCHVISION = {"v2": "mobilenet_v2", "v3_large": "mobilenet_v3_large", "v3_small": "mobilenet_v3_small"}
+DETECTORS = {"ssdlite320_v3_large": "ssdlite320_mobilenet_v3_large"}
 
 
 def import_torchvision():
@@ -46,11 +49,46 @@ def build(name, variant):
     return timm.create_model(TIMM[name], pretrained=False), f"timm {timm.__version__}"
 
 
+def detector(args):
+    """Returns what is timed of a detector."""
+    build = getattr(torchvision.models.detection, DETECTORS[args.model])
+    model = build(weights=None, weights_backbone=None, num_classes=91).to(memory_format=torch.channels_last)
+    size = args.image_size
+    images = torch.rand(args.batch_size, 3, size, size).to(memory_format=torch.channels_last)
+    forward = torch.compile(model) if args.variant.endswith("compile") else model
+    if args.mode == "train":
+        model.train()
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=4e-5)
+        low = torch.rand(args.batch_size, 7, 2) * 0.5 * size
+        boxes = torch.cat([low, low + (0.1 + 0.4 * torch.rand(args.batch_size, 7, 2)) * size], -1)
+        labels = torch.randint(1, 91, (args.batch_size, 7))
+        targets = [{"boxes": box, "labels": label} for box, label in zip(boxes, labels, strict=True)]
+
+        def run():
+            optimizer.zero_grad(set_to_none=True)
+            sum(forward(list(images), targets).values()).backward()
+            optimizer.step()
+
+        return run
+    model.eval()
+    backbone = torch.compile(model.backbone) if args.variant.endswith("compile") else model.backbone
+
+    @torch.inference_mode()
+    def run():
+        model.head(list(backbone(images).values()))
+
+    return run
+
+
 def main():
     args = options()
     if args.threads:
         torch.set_num_threads(args.threads)
     torch.manual_seed(0)
+    if args.model in DETECTORS:
+        package = f"torchvision {torchvision.__version__}"
+        report(detector(args), args, peer=package, torch=torch.__version__, threads=torch.get_num_threads())
+        return
     model, package = build(args.model, args.variant)
     model = model.to(memory_format=torch.channels_last)
     images = torch.randn(args.batch_size, 3, args.image_size, args.image_size).to(memory_format=torch.channels_last)

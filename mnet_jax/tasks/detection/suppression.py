@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from mnet_jax.tasks.detection import coding
 
-TILE = 256  # candidates that are looked at together: 256 x 256 overlaps
+TILE = 384  # candidates that are looked at together: 384 x 384 overlaps; of 128 to 512 the quickest on a CPU
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -122,12 +122,17 @@ def _next(scores: jax.Array, score: jax.Array, place: jax.Array, size: int) -> t
       size: how many.
     """
     num_anchors, num_classes = scores.shape
-    places = jnp.arange(num_anchors * num_classes, dtype=jnp.int32).reshape(scores.shape)
-    left = jnp.where((scores < score) | ((scores == score) & (places > place)), scores, -jnp.inf)
+
+    def left(values: jax.Array, anchors: jax.Array) -> jax.Array:
+        """Returns the scores of some anchors, [N, C], -inf where they do not come after."""
+        places = anchors[:, None] * num_classes + jnp.arange(num_classes, dtype=jnp.int32)[None]
+        return jnp.where((values < score) | ((values == score) & (places > place)), values, -jnp.inf)
+
+    every = jnp.arange(num_anchors, dtype=jnp.int32)
     if num_anchors <= size:
-        return _top(left.ravel(), size)
-    anchors = jnp.sort(_top(left.max(-1), size)[1])
-    found, index = _top(left[anchors].ravel(), size)
+        return _top(left(scores, every).ravel(), size)
+    anchors = jnp.sort(_top(left(scores, every).max(-1), size)[1])
+    found, index = _top(left(scores[anchors], anchors).ravel(), size)
     return found, (anchors[index // num_classes] * num_classes + index % num_classes).astype(jnp.int32)
 
 
