@@ -46,7 +46,7 @@ def run(place, *command):
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": path}
     done = subprocess.run(
-        [sys.executable, *map(str, command)], env=environment, capture_output=True, text=True, cwd=place, timeout=280
+        [sys.executable, *map(str, command)], env=environment, capture_output=True, text=True, cwd=place, timeout=900
     )
     assert done.returncode == 0, done.stderr
     return done
