@@ -6,7 +6,7 @@
 "train_aug". SOURCE is a name of `mnet weights`. Published: mIoU 75.32 on VOC val, from COCO's masks
 (mobilenetv2_coco_voc_trainaug; MobileNetV2's paper, table 7), 30,000 steps of 16 images, SGD with rate 0.007, poly with
 power 0.9, weight decay 4e-5. From ImageNet weights less is to be expected, and nobody has run this one to the end yet.
-What differs from it: SGD has Nesterov's momentum; pictures fill the input in evaluation instead of being padded.
+What differs from it: pictures fill the input in evaluation instead of being padded.
 """
 
 import ml_collections
@@ -26,6 +26,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.batch_size = 16
     config.train.num_steps = 30_000
     config.optimizer.name = "sgd"
+    config.optimizer.nesterov = False
     config.optimizer.weight_decay = 4e-5
     config.schedule.name = "poly"
     config.schedule.lr_per_256 = 0.112  # 0.007 for 16

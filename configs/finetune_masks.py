@@ -5,8 +5,9 @@
 `photos` has images beside masks (photos/images, photos/masks, photos/classes.txt), VOC's layout, or COCO JSON with
 polygons; docs/segmentation.md shows them. Any data set of TFDS with a pixel map works too:
 --config.data.name=oxford_iiit_pet --config.data.folder=None.
-The architecture is that of the weights, a classifier's or a segmenter's; pixels are prepared as theirs were. What came
-of it is in the run's directory as classes.csv and worst.png.
+The architecture is that of the weights, a classifier's or a segmenter's; pixels are prepared as theirs were. Give
+--config.data.image_size the shape of your pictures, such as "(240,320)": in evaluation they fill it. What came of it is
+in the run's directory as classes.csv and worst.png.
 """
 
 import ml_collections

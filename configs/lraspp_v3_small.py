@@ -4,8 +4,8 @@
 
 Published: mIoU 68.38 on Cityscapes val (V3's paper, table 7, row 11, from scratch, no recipe); 62.74 from scratch and
 64.11 from ImageNet weights in mmsegmentation 1.2.2 (320,000 steps of 16 images), whose recipe this is: SGD with rate
-0.01, poly with power 0.9, weight decay 5e-4. Nobody has run this one to the end yet. What differs from it: SGD has
-Nesterov's momentum, norms have no weight decay, the rate ends at 0, the scale is drawn from 0.5 .. 2.
+0.01, poly with power 0.9, weight decay 5e-4. Nobody has run this one to the end yet. What differs from it: the rate
+ends at 0, and the head is the paper's.
 
 TFDS's `cityscapes` needs the archives of its owners. Pictures have twice the sides of the crop: in evaluation they are
 halved, and factor 2 of the crops is their own size.
@@ -31,7 +31,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.batch_size = 16
     config.train.num_steps = 320_000
     config.optimizer.name = "sgd"
+    config.optimizer.nesterov = False
     config.optimizer.weight_decay = 5e-4
+    config.optimizer.decay_depthwise = True
+    config.optimizer.decay_norms = True
     config.schedule.name = "poly"
     config.schedule.lr_per_256 = 0.16  # 0.01 for 16
     config.ema.decay = 0.0
