@@ -78,11 +78,15 @@ def add_batch_size(parser: argparse.ArgumentParser) -> None:
 
 
 def add_network(parser: argparse.ArgumentParser) -> None:
-    """`MODEL`, an architecture or a detector, with its width and classes; or the network of `--config FILE`."""
+    """`MODEL`, also a detector or a segmenter, with its width and classes; or the network of `--config FILE`."""
     parser.add_argument("model", metavar="MODEL", nargs="?", help="one of `mnet models`")
     parser.add_argument("--config", metavar="FILE", help="in place of MODEL: a file in configs/, as for train.py")
     parser.add_argument("--width", type=float, help="width multiplier (default: 1.0)")
-    parser.add_argument("--num_classes", type=int, help="without a background (default: 1000; of a detector 90)")
+    parser.add_argument(
+        "--num_classes",
+        type=int,
+        help="a background counts for masks alone (default: 1000; detectors 90, masks 21)",
+    )
 
 
 def check_network(args: argparse.Namespace, *of_model: str) -> None:

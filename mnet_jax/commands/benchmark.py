@@ -123,13 +123,13 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, batch_size: int) -> 
     """Adds the network, its images, and how long to measure; `batch_size`: of a network that is named."""
     arguments.add_network(parser)
     parser.add_argument(
-        "--image_size", type=int, metavar="PIXELS", help="side of an image (default: 224; of a detector its own)"
+        "--image_size", type=int, metavar="PIXELS", help="side of an image (default: 224; of another task its own)"
     )
     parser.add_argument(
         "--batch_size", type=int, metavar="N", help=f"over all devices (default: {batch_size}, or the config's)"
     )
     parser.add_argument("--dtype", help="compute in float32 or bfloat16 (default: float32)")
-    parser.add_argument("--padding", help="same or symmetric (default: same; of a detector its own)")
+    parser.add_argument("--padding", help="same or symmetric (default: same; of another task its own)")
     parser.add_argument("--warmup", type=int, default=2, metavar="N", help="runs before the clock starts (default: 2)")
     parser.add_argument("--seconds", type=float, default=10.0, help="measure for this long (default: 10)")
     parser.set_defaults(usual_batch_size=batch_size)
@@ -180,13 +180,18 @@ def _of_model(args: argparse.Namespace) -> "tuple[ml_collections.ConfigDict, Dat
     from mnet_jax import schema
     from mnet_jax.config import validate
     from mnet_jax.data.catalog import DatasetInfo
-    from mnet_jax.models.heads.tables import DetectorSpec, find_network
+    from mnet_jax.models.heads.mask_tables import SegmenterSpec
+    from mnet_jax.models.heads.networks import find_network
+    from mnet_jax.models.heads.tables import DetectorSpec
 
     config, spec = schema.get_config(), find_network(args.model)
     usual_classes = 1000
     if isinstance(spec, DetectorSpec):
         config.update_from_flattened_dict(spec.settings)
         config.data.crop, usual_classes = "ssd", 90
+    elif isinstance(spec, SegmenterSpec):
+        config.update_from_flattened_dict(spec.settings)
+        config.data.crop, usual_classes = "scale", 21
     else:
         config.model.name = args.model
     given = {"model.width": args.width, "model.dtype": args.dtype, "model.padding": args.padding}

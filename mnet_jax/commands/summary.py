@@ -7,7 +7,9 @@ from typing import TextIO
 
 from mnet_jax.commands import arguments
 from mnet_jax.models import count
-from mnet_jax.models.heads.tables import DetectorSpec, find_network, resolve_detector
+from mnet_jax.models.heads.mask_tables import SegmenterSpec, resolve_segmenter
+from mnet_jax.models.heads.networks import find_network
+from mnet_jax.models.heads.tables import DetectorSpec, resolve_detector
 from mnet_jax.models.plans import LayerPlan, ModelPlan, Size
 from mnet_jax.models.resolve import resolve
 
@@ -29,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, out: TextIO) -> int:
-    """Writes the blocks; without `--image_size` at the size of the paper, of the detector or of the config."""
+    """Writes the blocks; without `--image_size` at the size of the paper, of the named pair, or of the config."""
     arguments.check_network(args, "width", "num_classes", "width_rule", "stem_stride")
     if args.config is not None:
         name, plan, layers, size, num_classes = _of_config(args)
@@ -56,12 +58,13 @@ def _of_name(args: argparse.Namespace) -> tuple[str, ModelPlan, Placed, Size, in
     """Returns name, backbone, the layers of a task on it, image size and number of classes of `MODEL`."""
     spec = find_network(args.model)
     num_classes = args.num_classes
-    if isinstance(spec, DetectorSpec):
+    if isinstance(spec, DetectorSpec | SegmenterSpec):
         for name in ("width_rule", "stem_stride"):
             if getattr(args, name) is not None:
-                raise ValueError(f"--{name} is not asked of a detector: {args.model} has its own")
-        num_classes = 90 if num_classes is None else num_classes
-        plan, head = resolve_detector(spec, num_classes, width=args.width)
+                raise ValueError(f"--{name} is not asked of a detector or a segmenter: {args.model} has its own")
+        usual, resolve_it = (90, resolve_detector) if isinstance(spec, DetectorSpec) else (21, resolve_segmenter)
+        num_classes = usual if num_classes is None else num_classes
+        plan, head = resolve_it(spec, num_classes, width=args.width)
         size = _sides(args.image_size or spec.image_size)
         return args.model, plan, head.placed(size), size, num_classes
     num_classes = 1000 if num_classes is None else num_classes

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mnet_jax.data.annotations import Annotation, Boxes, Label, PixelMap
+from mnet_jax.data.annotations import Annotation, Boxes, Label
 from mnet_jax.data.batch import Batch, part_name, spec
+from mnet_jax.data.pixel_map import PixelMap
 
 OBJECTS = 7  # an image: COCO has 7.3 on average (860,001 boxes in 117,266 images of train2017)
 

@@ -9,9 +9,10 @@ import pytest
 
 from mnet_jax.commands import benchmark, cli
 from mnet_jax.commands.benchmark_breakdown import classify, operation_names
-from mnet_jax.data.annotations import Boxes, Label, PixelMap
+from mnet_jax.data.annotations import Boxes, Label
 from mnet_jax.data.batch import spec
 from mnet_jax.data.made_up import make_batch
+from mnet_jax.data.pixel_map import PixelMap
 from mnet_jax.training.parallel import AXIS
 
 SMALL = ["--width", "0.25", "--image_size", "32", "--batch_size", "2", "--num_classes", "10", "--seconds", "0.1"]
@@ -41,19 +42,23 @@ def test_step_breakdown(capsys):
         assert sum(result[table].values()) == pytest.approx(result["operations_ms"])
 
 
-def test_training_of_a_detector():
-    """The train step takes the batch with its made-up objects (traced, not run)."""
+@pytest.mark.parametrize(
+    ("model", "crop", "metric"),
+    [("ssdlite320_v2_tf", "ssd", "found"), ("lraspp_v3_small_tf", "scale", "pixel_accuracy")],
+)
+def test_training_of_other_tasks(model, crop, metric):
+    """The train step takes the batch with its made-up objects or maps (traced, not run)."""
     parser = argparse.ArgumentParser()
     benchmark.add_model_arguments(parser, batch_size=2)
     small = ["--width", "0.1", "--image_size", "128", "--num_classes", "3"]
-    setup = benchmark.prepare(parser.parse_args(["ssdlite320_v2_tf", *small]), num_devices=1)
+    setup = benchmark.prepare(parser.parse_args([model, *small]), num_devices=1)
     state = jax.eval_shape(setup.learning.new_state, setup.variables)
     batch = {name: values[0] for name, values in setup.batch.items()}
     step = jax.vmap(setup.learning.train_step(), axis_name=AXIS, in_axes=(None, 0))
     _, metrics = jax.eval_shape(step, state, jax.tree.map(lambda x: x[None], batch))
     assert batch["image"].shape == (2, 128, 128, 3)
-    assert setup.config.data.crop == "ssd"
-    assert "found" in metrics
+    assert setup.config.data.crop == crop
+    assert metric in metrics
 
 
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # how ml_collections reads a config file

@@ -65,7 +65,14 @@ def modules_after(*arguments):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["evaluate", "--help"], ["models"], ["summary", "v3_large"], ["summary", "ssdlite320_v3_large"]],
+    [
+        ["--help"],
+        ["evaluate", "--help"],
+        ["models"],
+        ["summary", "v3_large"],
+        ["summary", "ssdlite320_v3_large"],
+        ["summary", "lraspp_v2"],
+    ],
 )
 def test_reading_about_models_imports_nothing_heavy(arguments):
     assert modules_after(*arguments) == []
@@ -87,7 +94,7 @@ def test_models_table_has_the_published_counts(mnet):
     code, out, err = mnet("models", "--json")
     assert (code, err) == (0, "")
     rows = {row["name"]: row for row in json.loads(out)}
-    assert len(rows) == 13  # with the two minimalistic nets and the two halved ones
+    assert len(rows) == 16  # with two minimalistic nets and five that are halved
     for name, (parameters, millions, side) in GOLDEN.items():
         assert rows[name]["params"] == parameters
         assert rows[name]["multiply_adds"] / 1e6 == pytest.approx(millions, abs=0.05)
@@ -99,7 +106,7 @@ def test_models_table_for_people(mnet):
     code, out, _ = mnet("models")
     lines = out.splitlines()
     assert code == 0
-    assert len(lines) == 14
+    assert len(lines) == 17
     assert len({len(line.rstrip()) for line in lines}) <= 5  # ragged in the last column only
     line = next(line for line in lines if line.startswith("v3_large "))
     assert "5,483,032" in line
@@ -116,6 +123,18 @@ def test_summary_of_a_block_table(mnet):
     code, out, _ = mnet("summary", "v3_large")
     assert code == 0
     assert "5,483,032" in out
+
+
+def test_summary_of_segmenters(mnet):
+    """torchvision's own instance counts 3,221,538 parameters; the V3 paper's LR-ASPP on V3-Small .47 M."""
+    table = json.loads(mnet("summary", "lraspp_v3_large", "--json")[1])
+    assert table["totals"]["params"] == 3_221_538
+    assert (table["num_classes"], table["image_size"]) == (21, [520, 520])
+    table = json.loads(
+        mnet("summary", "lraspp_v3_small_tf", "--num_classes", 19, "--image_size", "1024x2048", "--json")[1]
+    )
+    assert round(table["totals"]["params"] / 1e6, 2) == 0.47
+    assert "Did you mean 'lraspp_v3_large'" in mnet("summary", "lraspp_v3_larg")[2]
 
 
 def test_summary_of_detectors(mnet):

@@ -11,8 +11,7 @@ from mnet_jax.models.heads.ssd import SsdSpec
 from mnet_jax.models.heads.taps import trimmed
 from mnet_jax.models.plans import ModelPlan
 from mnet_jax.models.resolve import resolve
-from mnet_jax.models.specs import ModelSpec
-from mnet_jax.models.tables import SPECS, find_spec
+from mnet_jax.models.tables import find_spec
 
 # --- Anchors of SSD: six maps, scales .2 to .95 in even steps, and 1 above the last ---
 
@@ -294,16 +293,6 @@ def find_detector(name: str) -> DetectorSpec:
     """
     check_choice("detector", name, tuple(DETECTORS))
     return DETECTORS[name]
-
-
-def find_network(name: str) -> ModelSpec | DetectorSpec:
-    """Returns the architecture or the detector of that name.
-
-    Raises:
-      ValueError: if there is neither; lists both and names the nearest.
-    """
-    check_choice("model", name, (*SPECS, *DETECTORS))
-    return SPECS.get(name) or DETECTORS[name]
 
 
 def resolve_detector(

@@ -76,6 +76,10 @@ class Segmenter(MobileNet):
         """Returns all variables of the network."""
         return list_variables(self.plan) + self.head_plan.variables()
 
+    def head_layers(self, image_size: plans.Size) -> list[tuple[plans.LayerPlan, plans.Size]]:
+        """Returns the layers of the head that inference runs, with the size of the map that each is given."""
+        return self.head_plan.placed(image_size)
+
     def _lraspp(self, maps: dict[str, jax.Array], *, train: bool) -> jax.Array:
         head: LrasppPlan = self.head_plan
         high, low = maps[head.high.path], maps[head.low.path]
