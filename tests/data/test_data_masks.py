@@ -223,6 +223,10 @@ def test_outlines_and_runs_as_pycocotools_has_them():
         ({"size": [5, 4], "counts": [3, 4]}, "are of 7 pixels"),
         ({"size": [5, 4], "counts": [21, -1]}, "no whole numbers"),
         ({"size": [5, 4], "counts": "\x01"}, "no text of COCO's"),
+        ({"size": [5, 4], "counts": "o" * 60 + "0"}, "longer than any picture|below 0"),
+        ({"size": [5, 4], "counts": [10**30]}, "no whole numbers"),
+        ({"size": 20, "counts": [20]}, "of size 20"),
+        ([[0, 0, 1e12, 0, 5, 5]], "far outside"),
     ],
 )
 def test_segmentations_that_make_no_sense(segmentation, said):

@@ -77,7 +77,8 @@ def find(tree: Tree) -> Pairs | None:
 
 def _is_mask(file: str) -> bool:
     folders = os.path.dirname(file).lower().split("/")
-    return any(part in _FOLDERS for part in folders) or bool(_BESIDE.search(stem(file).lower()))
+    beside = file.lower().endswith((".png", ".bmp")) and _BESIDE.search(stem(file).lower())
+    return any(part in _FOLDERS for part in folders) or bool(beside)
 
 
 def _elsewhere(file: str) -> bool:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 _FINER = 5  # an outline is followed on a grid that is so many times finer than the pixels
+_FARTHEST = 100_000.0  # pixels; an outline is followed step by step, also where it leaves the picture
+_MOST = 1 << 31  # pixels of a run
 
 
 def decode(segmentation: Any, height: int, width: int) -> np.ndarray:
@@ -25,10 +27,9 @@ def decode(segmentation: Any, height: int, width: int) -> np.ndarray:
       ValueError: that says in a few words what is wrong with it.
     """
     if isinstance(segmentation, dict):
-        if list(segmentation.get("size") or ()) != [height, width]:
-            raise ValueError(
-                f"its runs are of size {segmentation.get('size')}, the picture is {height} high, {width} wide"
-            )
+        size = segmentation.get("size")
+        if not isinstance(size, list) or size != [height, width]:
+            raise ValueError(f"its runs are of size {str(size)[:40]}, the picture is {height} high and {width} wide")
         counts = segmentation.get("counts")
         runs = _runs(counts) if isinstance(counts, str | bytes) else _checked(counts)
         return _from_runs(runs, height, width)
@@ -41,7 +42,7 @@ def decode(segmentation: Any, height: int, width: int) -> np.ndarray:
 
 
 def _checked(counts: Any) -> np.ndarray:
-    if not isinstance(counts, list) or not all(type(count) is int and count >= 0 for count in counts):
+    if not isinstance(counts, list) or not all(type(count) is int and 0 <= count < _MOST for count in counts):
         raise ValueError("its runs are no whole numbers")
     return np.array(counts, np.int64)
 
@@ -54,6 +55,8 @@ def _checked_polygon(polygon: Any) -> np.ndarray:
         corners = np.zeros(0)
     if corners.ndim != 1 or len(corners) < 6 or len(corners) % 2 or not np.isfinite(corners).all():
         raise ValueError("a polygon is not x and y of three corners or more")
+    if np.abs(corners).max() > _FARTHEST:
+        raise ValueError("a polygon has a corner far outside of every picture")
     return corners.reshape(-1, 2)
 
 
@@ -77,8 +80,8 @@ def _runs(text: str | bytes) -> np.ndarray:
                 raise ValueError("its runs break off")
         value -= (1 << shift) if letter & 16 else 0
         runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-    if any(run < 0 for run in runs):
-        raise ValueError("it has a run below 0")
+    if not all(0 <= run < _MOST for run in runs):
+        raise ValueError("it has a run below 0, or longer than any picture")
     return np.array(runs, np.int64)
 
 
