@@ -317,6 +317,11 @@ def test_a_photo_is_described_by_shares_and_a_mask():
         left, right = np.asarray(drawn)[20, 5].astype(int), np.asarray(drawn)[20, 55].astype(int)
     for colour, number in ((left, 1), (right, 2)):
         assert np.abs(colour - (100 * 0.45 + pictures.palette()[number] * 0.55)).max() <= 1
+    found["classes"][0]["class"] = "background"  # that stays as it is, and has no place in the legend
+    with Image.open(io.BytesIO(predict.draw(photo, found))) as drawn:
+        assert np.asarray(drawn)[20, 5].tolist() == [100, 100, 100]
+        assert np.asarray(drawn)[20, 55].tolist() == right.tolist()
+        assert not np.any(np.all(np.asarray(drawn)[40:] == pictures.palette()[1], -1))
 
 
 def test_colours_differ():

@@ -40,9 +40,13 @@ def palette() -> np.ndarray:
     return np.round([*found, VOID_COLOUR]).astype(np.uint8)
 
 
-def overlay(photo: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Returns a photo uint8 [H, W, 3] with the colours of its classes, uint8 [H, W], over it; edges are drawn dark."""
-    mixed = photo * (1 - _COVER) + palette()[classes] * _COVER
+def overlay(photo: np.ndarray, classes: np.ndarray, bare: Sequence[int] = ()) -> np.ndarray:
+    """Returns a photo uint8 [H, W, 3] with the colours of its classes, uint8 [H, W], over it; edges are drawn dark.
+
+    Classes of `bare`, such as a background, have no colour: the photo stays as it is there.
+    """
+    cover = np.where(np.isin(classes, bare), 0.0, _COVER)[..., None]
+    mixed = photo * (1 - cover) + palette()[classes] * cover
     edges = np.zeros(classes.shape, bool)
     edges[1:] |= classes[1:] != classes[:-1]
     edges[:, 1:] |= classes[:, 1:] != classes[:, :-1]

@@ -14,6 +14,7 @@ from mnet_jax.tasks.segmentation.confusion import picture_classes
 from mnet_jax.tasks.segmentation.pictures import overlay, palette, with_legend
 from mnet_jax.tasks.task import Task
 
+BACKGROUND = "background"  # what COCO's and VOC's maps call it
 _TOLD = 0.0005  # the share of the pixels from which a class has a line for people; JSON has all
 
 
@@ -53,12 +54,17 @@ def lines(described: dict[str, Any]) -> list[str]:
 
 
 def draw(pixels: np.ndarray, described: dict[str, Any]) -> bytes:
-    """Returns a PNG of the photo, uint8 [H, W, 3], with the colours of its classes over it and their names below."""
+    """Returns a PNG of the photo, uint8 [H, W, 3], with the colours of its classes over it and their names below.
+
+    A class that is called "background" stays as it is.
+    """
     from PIL import Image
 
+    bare = [row["index"] for row in described["classes"] if row["class"] == BACKGROUND]
     with Image.open(io.BytesIO(base64.b64decode(described["mask"]))) as mask:
-        covered = overlay(pixels, np.asarray(mask))
-    names = [(row["index"], row["class"]) for row in described["classes"] if row["share"] >= _TOLD]
+        covered = overlay(pixels, np.asarray(mask), bare)
+    told = [row for row in described["classes"] if row["share"] >= _TOLD and row["index"] not in bare]
+    names = [(row["index"], row["class"]) for row in told]
     file = io.BytesIO()
     Image.fromarray(with_legend(covered, names)).save(file, format="PNG")
     return file.getvalue()
