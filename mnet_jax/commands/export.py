@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 import sys
 from typing import TYPE_CHECKING, TextIO
 
@@ -123,4 +124,8 @@ def _preparation(about: "About") -> str:
 
 
 def _same_model(args: argparse.Namespace) -> str:
-    return f"--checkpoint {args.checkpoint}" if args.checkpoint else f"--weights {args.weights}"
+    """Returns the options by which another command takes the very same model."""
+    options = ["--checkpoint", args.checkpoint] if args.checkpoint else ["--weights", args.weights]
+    options += ["--like", args.like] if args.like else []
+    options += ["--step", str(args.step)] if args.step is not None else []
+    return shlex.join(options if args.ema else [*options, "--raw"])

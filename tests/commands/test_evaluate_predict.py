@@ -5,6 +5,7 @@ import io
 import json
 import pathlib
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -196,6 +197,19 @@ def test_export_and_verify(digits_run, tmp_path, mnet):
     assert result["top1_file"] == result["top1_model"] > 0
     assert result["max_relative_error"] < 1e-4
     assert {row["runtime"] for row in result["latency_ms"]} == {"onnx", "jax"}
+
+
+def test_the_check_that_export_prints_is_of_the_same_weights(digits_run, tmp_path, mnet):
+    """Typed as it is printed; other weights of the run, the averaged ones, are far from these."""
+    target = tmp_path / "digits.onnx"
+    _, _, err = mnet(
+        "export", "--checkpoint", digits_run, "--step", "best", "--raw", "--format", "onnx", "--out", target
+    )
+    typed = shlex.split(err.split("type mnet ")[1])
+    assert typed[-5:] == ["--checkpoint", str(digits_run), "--step", "best", "--raw"]
+    checks = [mnet(*line, "--num_images", "20", "--json")[1] for line in (typed, typed[:-1])]
+    same, other = (json.loads(out)["max_relative_error"] for out in checks)
+    assert same < 1e-4 < other
 
 
 def test_export_errors_are_one_line_and_leave_nothing(digits_run, tmp_path, mnet):
