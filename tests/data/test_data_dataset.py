@@ -136,7 +136,7 @@ def test_set_without_image_and_label(tmp_path):
         (
             PixelMap(),
             r"image \(Image\) and segmentation_mask \(Image of one channel\) expected, it has",
-            "'folder' has a label an image, that of its sub-folder, and not it",
+            "no masks that can be read",
         ),
     ],
 )
