@@ -205,7 +205,8 @@ def test_tflite_finds_the_same_with_any_number_of_threads(both, kind, converted,
     """The operation itself passes over class n when n threads run it."""
     path = tflite_file(both[kind][0], converted[kind], tmp_path / "model", nms=nms)
     expected = formats.load(path, threads=1)(images)
-    assert set(np.unique(expected["classes"])) == {0, 1, 2}
+    if nms == "class":
+        assert 2 in expected["classes"]  # which two threads would pass over
     for threads in (2, 3):
         found = formats.load(path, threads=threads)(images)
         np.testing.assert_array_equal(found["count"], expected["count"])

@@ -61,7 +61,7 @@ def test_onnx_gives_logits_on_the_grid_or_at_the_size_of_the_input_or_classes(se
         assert len(np.unique(expected)) > 1
         assert (found == expected).mean() > 0.999
     else:
-        assert np.abs(found - expected).max() < 2e-5 * np.abs(expected).max()
+        assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
 
 
 def test_tflite_and_what_mediapipe_reads(segmenter, tmp_path):
@@ -70,7 +70,7 @@ def test_tflite_and_what_mediapipe_reads(segmenter, tmp_path):
     formats.write(graph_of(segmenter, "full_logits"), about("full_logits"), path, "tflite")
     expected = enlarged(segmenter)
     found = formats.load(path)(images)
-    assert np.abs(found - expected).max() < 5e-5 * np.abs(expected).max()
+    assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
     model = path.read_bytes()
     assert tflite.operations(model)[-1] == "RESIZE_BILINEAR"
     assert not {"SPACE_TO_BATCH_ND", "TRANSPOSE", "TILE"} & set(tflite.operations(model))
@@ -91,7 +91,7 @@ def test_the_other_formats(segmenter, tmp_path, format):
     _, _, images, _ = segmenter
     formats.write(graph_of(segmenter, "full_logits"), about("full_logits"), tmp_path / "model", format)
     expected = enlarged(segmenter)
-    assert np.abs(formats.load(tmp_path / "model")(images) - expected).max() < 2e-5 * np.abs(expected).max()
+    assert np.abs(formats.load(tmp_path / "model")(images) - expected).max() < 1e-4 * np.abs(expected).max()
 
 
 @pytest.mark.long

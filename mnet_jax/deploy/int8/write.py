@@ -146,7 +146,7 @@ class _Writer:
                 self._operator("RESIZE_BILINEAR", options, [*self._inputs(node), size], node)
             case g.Sigmoid():
                 self._result(node, (1 / 256, -128))  # as the specification fixes it
-                self._operator("LOGISTIC", schema.LogisticOptionsT(), self._inputs(node), node)
+                self._operator("LOGISTIC", None, self._inputs(node), node)
             case g.Largest():
                 self._places[node.name] = self._tensor(node.name, (1, *node.shape), np.int32, None)
                 options = schema.ArgMaxOptionsT()
@@ -229,7 +229,7 @@ class _Writer:
                 options.axis = 1
                 self._operator("CONCATENATION", options, self._inputs(node), node)
             case g.Sigmoid():
-                self._operator("LOGISTIC", schema.LogisticOptionsT(), self._inputs(node), node)
+                self._operator("LOGISTIC", None, self._inputs(node), node)
             case g.Softmax():
                 options = schema.SoftmaxOptionsT()
                 options.beta = 1.0
@@ -322,7 +322,7 @@ class _Writer:
         self._tree.buffers.append(buffer)
         return place
 
-    def _operator(self, name: str, options: object, inputs: list[int], result: g.Node | int) -> None:
+    def _operator(self, name: str, options: object | None, inputs: list[int], result: g.Node | int) -> None:
         if name not in self._codes:
             code = schema.OperatorCodeT()
             code.builtinCode = code.deprecatedBuiltinCode = getattr(schema.BuiltinOperator, name)
@@ -333,6 +333,7 @@ class _Writer:
         operator.opcodeIndex = self._codes[name]
         operator.inputs = inputs
         operator.outputs = [result if isinstance(result, int) else self._places[result.name]]
-        operator.builtinOptionsType = getattr(schema.BuiltinOptions, type(options).__name__.removesuffix("T"))
-        operator.builtinOptions = options
+        if options is not None:
+            operator.builtinOptionsType = getattr(schema.BuiltinOptions, type(options).__name__.removesuffix("T"))
+            operator.builtinOptions = options
         self._subgraph.operators.append(operator)
