@@ -11,6 +11,7 @@ import shutil
 import socket
 import tempfile
 import time
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 
 
@@ -29,9 +30,33 @@ def write_csv(path: str | os.PathLike, columns: Sequence[str], rows: Iterable[Se
     from etils import epath
 
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+    csv.writer(text, lineterminator="\n").writerows([columns, *([_cell(value) for value in row] for row in rows)])
     epath.Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, text.getvalue())
+
+
+def printable(text: str) -> str:
+    """Returns a text in which control characters (ESC, BEL, a new line) are written out, such as \\x1b."""
+    return "".join(ascii(letter)[1:-1] if unicodedata.category(letter) == "Cc" else letter for letter in text)
+
+
+def _cell(value: object) -> object:
+    """Returns a value as it goes into a table: a name that begins like a formula is text for a spreadsheet too."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    with contextlib.suppress(ValueError):
+        float(text)
+        return text  # a number
+    return f"'{text}" if text[:1] in _FORMULA else text
+
+
+def from_cell(text: str) -> str:
+    """Returns the name that `write_csv` wrote into a cell."""
+    return text[1:] if text[:1] == "'" and text[1:2] in _FORMULA else text
+
+
+_FORMULA = ("=", "+", "-", "@")  # what a spreadsheet takes for the start of one
 
 
 @contextlib.contextmanager

@@ -54,6 +54,7 @@ def get_config() -> ml_collections.ConfigDict:
     data.eval_crop = 0.875  # evaluation: centre square of this share of the short side; 1.0 = the full image, resized
     data.interpolation = "bilinear"  # "bilinear" or "bicubic"
     data.shuffle_buffer = 16384  # encoded examples; sets that fit in `cache_mb` are shuffled as a whole
+    data.max_unreadable = 10  # examples of training that cannot be decoded are replaced; more of them end the run
     data.cache_mb = 1024  # keep encoded sets up to this size in memory; 0 = never
     data.mean = placeholder(object)  # per channel, of pixels in 0..255; None = the data set's own
     data.std = placeholder(object)
@@ -199,6 +200,7 @@ RANGES = {
     "data.eval_crop": Range(0.05, 1.0),
     "data.shuffle_buffer": _COUNT,
     "data.cache_mb": Range(0),
+    "data.max_unreadable": Range(0),
     "task.label_smoothing": _BELOW_ONE,
     "task.min_scale": Range(0.01, 0.5),
     "task.max_objects": Range(1, 10_000),

@@ -1,6 +1,7 @@
 """The `mnet` command: what it accepts and how it ends. The work is in one file a subcommand, imported when it runs.
 
-Results go to stdout, everything else to stderr. Exit codes: 0 done; 1 done, but not for every image (predict);
+Results go to stdout, everything else to stderr. Exit codes: 0 done; 1 done, but not for every image (predict),
+or something is damaged (doctor);
 2 an error that the user can mend, told in one line; 130 interrupted; 141 nobody reads the output any more.
 """
 
@@ -16,6 +17,7 @@ from typing import NoReturn
 
 from mnet_jax import runtime
 from mnet_jax.errors import check_choice
+from mnet_jax.files import printable
 
 # name -> (purpose, module): the module has `add_arguments(parser)` and `run(args, out) -> exit code`, and imports what
 # is heavy inside `run`.
@@ -36,6 +38,7 @@ COMMANDS = {
         "mnet_jax.commands.tpu_check",
     ),
     "prepare": ("store a data set once with small images, for faster input", "mnet_jax.commands.prepare"),
+    "doctor": ("say what a run, a folder or an exported file holds, and what is damaged", "mnet_jax.commands.doctor"),
     "benchmark": ("measure speed: train, infer, input, step-breakdown", "mnet_jax.commands.benchmark"),
 }
 
@@ -70,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         if traceback:
             raise
-        print(f"mnet: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"mnet: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
     return code
 

@@ -43,6 +43,7 @@ class Annotation(abc.ABC):
     feature: str  # what a TFDS set calls it
     kind: ClassVar[str]  # the class of that feature, for the message that it is missing
     moves: ClassVar[bool] = False  # whether it says where in the picture something is
+    class_parts: ClassVar[tuple[str, ...]] = ()  # those of a batch whose values are numbers of classes; 0 in padding
 
     @abc.abstractmethod
     def fits(self, feature: object) -> bool:
@@ -97,6 +98,7 @@ class Label(Annotation):
 
     feature: str = "label"
     kind: ClassVar[str] = "ClassLabel"
+    class_parts: ClassVar[tuple[str, ...]] = ("",)
 
     def fits(self, feature: object) -> bool:
         """Returns whether it is a class."""
@@ -157,6 +159,7 @@ class Boxes(Annotation):
     feature: str = "objects"
     kind: ClassVar[str] = "Sequence of bbox (BBoxFeature) and label (ClassLabel)"
     moves: ClassVar[bool] = True
+    class_parts: ClassVar[tuple[str, ...]] = ("class",)
 
     def fits(self, feature: object) -> bool:
         """Returns whether it is a sequence with a box and a class each."""

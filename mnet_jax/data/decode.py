@@ -19,7 +19,7 @@ import ml_collections
 import numpy as np
 
 from mnet_jax import config
-from mnet_jax.data import croppers, formats, jpeg
+from mnet_jax.data import croppers, faults, formats, jpeg
 from mnet_jax.data.crop import Crop
 from mnet_jax.data.croppers import Cropper, Cut
 from mnet_jax.data.tensorflow_setup import graph_function, in_parallel, tf
@@ -39,8 +39,7 @@ def decode(
     Args:
       contents: the file.
       box: from height and width, int32 [2], to (y, x, height, width), int32 [4].
-      reduce_to: (height, width); with it a JPEG comes out 2, 4 or 8 times smaller where both sides stay at least so
-        long: what is shrunk afterwards anyway need not be decoded.
+      reduce_to: (height, width); a JPEG comes out 2, 4 or 8 times smaller where both sides stay at least so long.
     """
     place = tf.constant([0, 0, *(reduce_to or (0, 0))])
     return _cut_out(contents, lambda shape: Cut(box(shape), place), smaller=reduce_to is not None)[0]
@@ -57,7 +56,7 @@ def _cut_out(
     """
 
     def from_jpeg() -> tuple[tf.Tensor, ...]:
-        shape = tf.io.extract_jpeg_shape(contents)[:2]
+        shape = jpeg.stored_shape(contents)
         orientation = jpeg.orientation(contents)
         upright = orientation == 1
         picture_size = tf.cond(upright, lambda: shape, lambda: jpeg.upright_shape(shape, orientation))
@@ -299,10 +298,18 @@ def _planned_box(plan: DecodePlan) -> tf.Tensor:
 
 
 def images(
-    chunks: tf.data.Dataset, decoder: Decoder, finish: Callable[[Example, tf.Tensor, Crop], dict[str, tf.Tensor]]
+    chunks: tf.data.Dataset,
+    decoder: Decoder,
+    finish: Callable[[Example, tf.Tensor, Crop], dict[str, tf.Tensor]],
+    *,
+    careful: bool = False,
 ) -> tf.data.Dataset:
-    """Returns what `finish` makes of each example of the chunks, its pixels and its Crop; on all cores, in order."""
-    return in_parallel(planned(chunks, decoder), lambda example: finish(example, *decoder.pixels(example)))
+    """Returns what `finish` makes of each example of the chunks, its pixels and its Crop; on all cores, in order.
+
+    With `careful` each row has `unreadable`, as `faults.guarded` says.
+    """
+    make = faults.guarded if careful else in_parallel
+    return make(planned(chunks, decoder), lambda example: finish(example, *decoder.pixels(example)))
 
 
 def planned(chunks: tf.data.Dataset, decoder: Decoder) -> tf.data.Dataset:
@@ -318,12 +325,13 @@ def load_image(source: str | os.PathLike | bytes) -> np.ndarray:
     name, contents = "these bytes", source
     if not isinstance(source, bytes):
         name = os.fspath(source)
+        formats.check_regular(name)
         try:
             contents = tf.io.read_file(name).numpy()
         except tf.errors.OpError as error:
             raise ValueError(f"no such image: {name}") from error
     try:
-        if not formats.has_palette(contents):
+        if not formats.has_palette(contents) and not formats.too_large(contents):
             return decode(tf.constant(contents), croppers.whole).numpy()
     except tf.errors.OpError:
         pass  # what is wrong with it is said below

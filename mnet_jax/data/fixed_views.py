@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mnet_jax import config
-from mnet_jax.data import order, pipeline
+from mnet_jax.data import faults, order, pipeline
 from mnet_jax.data.annotations import Field
 from mnet_jax.data.batch import Batch
 from mnet_jax.data.dataset import Dataset
@@ -50,7 +50,9 @@ def view_batches(
 
     places = tf.data.Dataset.from_tensor_slices((np.asarray(indices, np.int64), words))
     chunks = pipeline.look_up_chunks(dataset.table(split), places, "word")
-    arrays = pipeline.run(in_parallel(chunks.prefetch(2).unbatch(), example).batch(batch_size), dataset.info.name)
+    arrays = pipeline.run(
+        in_parallel(chunks.prefetch(2).unbatch(), example).batch(batch_size), faults.explain(dataset, split)
+    )
     fields = {
         "image": Field((num_views, *config.image_size(data), 3), np.uint8),
         "mask": Field((), np.float32),

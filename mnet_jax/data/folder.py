@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 import ml_collections
 
+from mnet_jax import files
 from mnet_jax.data import formats, manifest, records
 from mnet_jax.data.annotations import Annotation, Label
 from mnet_jax.data.manifest import Entry
@@ -206,6 +207,8 @@ def _inspect(root: str) -> tuple[list[Candidate], list[LeftOut]]:
     found = [
         (path, name, split) for split, part in parts.items() for name, paths in _classes(part).items() for path in paths
     ]
+    unfit = [LeftOut(path, "control characters in its name") for path, _, _ in found if files.printable(path) != path]
+    found = [file for file in found if files.printable(file[0]) == file[0]]
     verdicts = formats.judge([path for path, _, _ in found])
     images = [
         Candidate(*file, verdict.digest) for file, verdict in zip(found, verdicts, strict=True) if verdict.fault is None
@@ -213,7 +216,7 @@ def _inspect(root: str) -> tuple[list[Candidate], list[LeftOut]]:
     unusable = [
         LeftOut(path, verdict.fault) for (path, _, _), verdict in zip(found, verdicts, strict=True) if verdict.fault
     ]
-    return images, [*unusable, *stray, *(LeftOut(path, "not in the folder of a class") for path in homeless)]
+    return images, [*unusable, *unfit, *stray, *(LeftOut(path, "not in the folder of a class") for path in homeless)]
 
 
 def without_copies(

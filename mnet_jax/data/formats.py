@@ -6,6 +6,7 @@ JPEG (also greyscale, CMYK and progressive), PNG (also 16 bits, palettes), GIF (
 import concurrent.futures
 import dataclasses
 import hashlib
+import os
 
 from mnet_jax.data import jpeg
 from mnet_jax.data.tensorflow_setup import tf
@@ -39,6 +40,8 @@ def _try(contents: bytes) -> str | tuple[int, int]:
         return "empty" if not contents else foreign or "not an image"
     if has_palette(contents):
         return "BMP with a palette"
+    if claimed := too_large(contents):
+        return claimed
     try:
         if name == "JPEG":
             image = tf.io.decode_jpeg(contents, channels=3)
@@ -47,6 +50,29 @@ def _try(contents: bytes) -> str | tuple[int, int]:
     except tf.errors.OpError:
         return f"damaged {name}"
     return tuple(image.shape[:2])
+
+
+def too_large(start: bytes) -> str | None:
+    """Returns what is wrong where the first bytes of an image claim more than `jpeg.MOST_PIXELS`; else None."""
+    shape = None
+    if start.startswith(jpeg.MAGIC):
+        shape = jpeg.parse_shape(start)
+    elif start.startswith(b"\x89PNG") and len(start) >= 24:
+        shape = int.from_bytes(start[20:24], "big"), int.from_bytes(start[16:20], "big")
+    elif start.startswith(b"GIF8") and len(start) >= 10:
+        shape = int.from_bytes(start[8:10], "little"), int.from_bytes(start[6:8], "little")
+    elif start.startswith(b"BM") and len(start) >= 26:
+        sides = (int.from_bytes(start[place : place + 4], "little", signed=True) for place in (22, 18))
+        shape = tuple(abs(side) for side in sides)  # a height below 0: from the top
+    if shape is None or shape[0] * shape[1] <= jpeg.MOST_PIXELS:
+        return None
+    return f"claims {shape[1]:,} x {shape[0]:,} pixels, at most {jpeg.MOST_PIXELS:,} are read"
+
+
+def check_regular(path: str) -> None:
+    """Raises ValueError for what is there and is no file, such as a named pipe, which would be waited for."""
+    if "://" not in path and os.path.exists(path) and not os.path.isfile(path):
+        raise ValueError(f"cannot read {path}: not a regular file")
 
 
 def has_palette(contents: bytes) -> bool:
@@ -75,12 +101,15 @@ def judge(paths: list[str]) -> list[Verdict]:
 def _judge(path: str) -> Verdict:
     """Returns whether a file can be used; reads both its ends, and all of it only where that leaves a doubt."""
     try:
+        check_regular(path)
         with tf.io.gfile.GFile(path, "rb") as file:
             size = file.size()
             start = file.read(_END)
             file.seek(max(size - _END, 0))
             end = file.read(_END)
             if jpeg.is_whole(start, end[-2:]):
+                if claimed := too_large(start):
+                    return Verdict(claimed, _digest(start, end, size.to_bytes(8, "big")))
                 shape = jpeg.parse_upright_shape(start, jpeg.parse_shape(start))
                 return Verdict(None, _digest(start, end, size.to_bytes(8, "big")), shape)
             file.seek(0)
@@ -89,6 +118,8 @@ def _judge(path: str) -> Verdict:
             if isinstance(found, str):
                 return Verdict(found, digest)
             return Verdict(None, digest, jpeg.parse_upright_shape(contents, found))
+    except ValueError:
+        return Verdict("not a regular file", "")
     except tf.errors.OpError as error:
         return Verdict(f"cannot be read: {type(error).__name__}", "")
 

@@ -14,6 +14,7 @@ from mnet_jax.data.tensorflow_setup import graph_function, tf
 
 MAGIC = b"\xff\xd8\xff"  # what every JPEG begins with
 END = b"\xff\xd9"
+MOST_PIXELS = 2**28  # of a picture: a header may claim 65,500 x 65,500. The largest cameras of phones have 200 million
 _MARK, _SCAN, _APP1, _EXIF = 0xFF, 0xDA, 0xE1, b"Exif\0\0"
 _FRAMES = (0xC0, 0xC1, 0xC2)  # markers of the pictures that libjpeg reads: baseline, extended, progressive
 
@@ -110,7 +111,9 @@ def read_headers(contents: tf.Tensor) -> Headers:
     false = tf.zeros_like(is_jpeg)
     start = (0, tf.where(is_jpeg, 2, 0), tf.stack([none, none], 1), false, false)
     _, _, shape, has_exif, done = tf.while_loop(graph_function(walks), graph_function(walk), start)
-    return Headers(is_jpeg & done & tf.reduce_all(shape > 0, 1), shape, has_exif)
+    sides = tf.cast(shape, tf.int64)
+    known = is_jpeg & done & tf.reduce_all(shape > 0, 1) & (sides[:, 0] * sides[:, 1] <= MOST_PIXELS)
+    return Headers(known, shape, has_exif)
 
 
 # --- Which way up ---
@@ -151,6 +154,14 @@ def orientation(contents: tf.Tensor) -> tf.Tensor:
     start = tf.strings.substr([head] * 3, [2, 2, 20], [2, 4, 2]) == [b"\xff\xdb", b"\xff\xe0\x00\x10", b"\xff\xdb"]
     plain = start[0] | (start[1] & start[2])
     return tf.cond(plain, lambda: 1, search)
+
+
+def stored_shape(contents: tf.Tensor) -> tf.Tensor:
+    """Returns height and width of a JPEG (scalar string) as stored, int32 [2]; an error where it claims too many."""
+    shape = tf.io.extract_jpeg_shape(contents)[:2]
+    few = tf.reduce_prod(tf.cast(shape, tf.int64)) <= MOST_PIXELS
+    with tf.control_dependencies([tf.debugging.Assert(few, ["a JPEG claims", shape])]):
+        return tf.identity(shape)
 
 
 def upright_shape(shape: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:

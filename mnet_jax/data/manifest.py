@@ -59,7 +59,7 @@ def read(path: str) -> dict[str, Entry]:
         raise ValueError(f"{path} cannot be read: {type(error).__name__}") from error
     if not rows or tuple(rows[0]) != _COLUMNS or any(len(row) != len(_COLUMNS) for row in rows):
         raise ValueError(f"{path} is no manifest: a CSV file with the columns {','.join(_COLUMNS)} expected")
-    return {row[3]: Entry(*row) for row in rows[1:]}
+    return {row[3]: Entry(*map(files.from_cell, row)) for row in rows[1:]}
 
 
 def write(path: str, entries: Iterable[Entry]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mnet_jax import runtime
-from mnet_jax.data import batch, order
+from mnet_jax.data import batch, faults, order
 from mnet_jax.data.batch import Batch
 from mnet_jax.data.dataset import Dataset
 
@@ -48,10 +48,16 @@ def train_batches(
     """
     from mnet_jax.data import decode
 
-    chunks = _train_chunks(dataset, batch_size, seed, start_step, process_index, process_count)
-    examples = decode.images(chunks, decode.Decoder.for_training(dataset.data), _finish(dataset, train=True))
-    arrays = run(examples.batch(batch_size, drop_remainder=True), dataset.info.name)
-    return (_masked(found) for found in arrays)
+    decoder, finish = decode.Decoder.for_training(dataset.data), _finish(dataset, train=True)
+    split = dataset.info.train_split
+
+    def arrays(done: int, careful: bool) -> Iterator[Batch]:
+        chunks = _train_chunks(dataset, batch_size, seed, start_step + done, process_index, process_count)
+        examples = decode.images(chunks, decoder, finish, careful=careful)
+        return run(examples.batch(batch_size, drop_remainder=True), faults.explain(dataset, split))
+
+    checked = faults.checked(arrays(0, False), arrays, dataset, split)
+    return (_masked(found) for found in faults.replaced(checked, dataset, split))
 
 
 def eval_batches(
@@ -68,16 +74,23 @@ def eval_batches(
     start, stop = order.share(opened.num_examples, process_index, process_count)
     largest_share = -(-opened.num_examples // process_count)
     num_batches = -(-largest_share // batch_size)
-    arrays: Iterator[Batch] = iter(())
-    if start < stop:
+    split = split or dataset.info.eval_split
+    decoder, finish = decode.Decoder.for_evaluation(dataset.data), _finish(dataset, train=False)
+
+    def arrays(done: int, careful: bool) -> Iterator[Batch]:
+        first = start + done * batch_size
         if isinstance(opened, records.TFRecords):
-            part = opened.part(start, stop)
+            part = opened.part(first, stop)
             chunks = part.chunks(part.read())
         else:
-            chunks = look_up_chunks(opened, tf.data.Dataset.range(start, stop))
-        examples = decode.images(chunks, decode.Decoder.for_evaluation(dataset.data), _finish(dataset, train=False))
-        arrays = run(examples.batch(batch_size), dataset.info.name)
-    return padded(arrays, dataset.fields(train=False), num_batches, batch_size)
+            chunks = look_up_chunks(opened, tf.data.Dataset.range(first, stop))
+        examples = decode.images(chunks, decoder, finish, careful=careful)
+        return run(examples.batch(batch_size), faults.explain(dataset, split))
+
+    found: Iterator[Batch] = iter(())
+    if start < stop:
+        found = faults.refused(faults.checked(arrays(0, False), arrays, dataset, split), dataset, split)
+    return padded(found, dataset.fields(train=False), num_batches, batch_size)
 
 
 def _finish(dataset: Dataset, *, train: bool) -> Callable[[Example, tf.Tensor, Crop], dict[str, tf.Tensor]]:
@@ -190,18 +203,19 @@ def look_up_chunks(table: records.RandomAccess, indices: tf.data.Dataset, *names
 # --- Running ---
 
 
-def run(dataset: tf.data.Dataset, name: str) -> Iterator[Batch]:
+def run(dataset: tf.data.Dataset, explain: Callable[[str], str]) -> Iterator[Batch]:
     """Returns the elements of a tf.data set as NumPy arrays, two made ahead in threads of its own.
 
     The order does not depend on the threads' timing.
 
     Args:
       dataset: of dicts of tensors.
-      name: of the data set, for the error.
+      explain: from the first line of what tensorflow says to the text of the error.
 
     Raises:
-      ValueError: while iterating, if an example cannot be read.
+      UnreadableError: while iterating, if an example cannot be read.
     """
+    from mnet_jax.data import records
     from mnet_jax.data.tensorflow_setup import tf
 
     options = tf.data.Options()
@@ -219,7 +233,7 @@ def run(dataset: tf.data.Dataset, name: str) -> Iterator[Batch]:
             except StopIteration:
                 return
             except unreadable as error:
-                raise ValueError(f"an example of {name} cannot be read: {error.message.splitlines()[0]}") from error
+                raise faults.UnreadableError(explain(records.said(error))) from error
             yield arrays
 
     generator = batches()
@@ -246,5 +260,5 @@ def run_stage(dataset: Dataset, stage: str, batch_size: int) -> Iterator[int]:
         found = chunks.map(graph_function(lambda chunk: {"bytes": tf.strings.length(chunk["contents"])})).unbatch()
     else:
         found = in_parallel(decode.planned(chunks, decoder), decoded)
-    for arrays in run(found.batch(batch_size, drop_remainder=True), dataset.info.name):
+    for arrays in run(found.batch(batch_size, drop_remainder=True), faults.explain(dataset, dataset.info.train_split)):
         yield int(np.sum(arrays["bytes"])) if stage == "read" else 0

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +65,8 @@ class TFRecords:
             # 8 MiB at a time: a remote file (gs://) is read in few requests. The range ends the zip where the shard
             # ends: `take` with a tensor crashes here in TensorFlow 2.21 (segmentation fault as the iterator is made).
             file = tf.data.TFRecordDataset(paths[i], buffer_size=8 << 20).skip(skip)
+            # What a file that is cut short lacks comes as empty records, which `_present` finds.
+            file = file.concatenate(tf.data.Dataset.from_tensors("").repeat())
             return tf.data.Dataset.zip(file, tf.data.Dataset.range(first, first + take))
 
         # 16 files at once, 16 records of each in turn: TFDS's own defaults
@@ -76,17 +80,76 @@ class TFRecords:
         )
 
     def load(self) -> Table:
-        """Reads all of the split into memory, still encoded."""
-        serialized, index = self.read().batch(self.num_examples).get_single_element()
-        return Table(**self.parse(tf.gather(serialized, tf.argsort(index))))
+        """Reads all of the split into memory, still encoded.
+
+        Raises:
+          ValueError: that names the file, if one is missing, damaged or cut short, or a record lacks an annotation.
+        """
+        try:
+            serialized, index = self.read().batch(self.num_examples).get_single_element()
+            serialized = tf.gather(_present(serialized), tf.argsort(index))
+            return Table(**self.parse(serialized))
+        except tf.errors.OpError as error:
+            raise ValueError(f"{self.fault() or said(error)}. Prepare the data set again") from error
+
+    def fault(self, seconds: float = 120.0) -> str | None:
+        """Returns what is wrong with the first file that cannot be read as it should be; None if none was found.
+
+        Reads the files one after the other, for so many seconds at most.
+        """
+        start = time.monotonic()
+        for shard in self.shards:
+            found = self._shard_fault(shard)
+            if found is not None:
+                return found
+            if time.monotonic() - start > seconds:
+                break
+        return None
+
+    def _shard_fault(self, shard: Shard) -> str | None:
+        count = 0
+        try:
+            for record in tf.data.TFRecordDataset(shard.path).skip(shard.skip).take(shard.take):
+                try:
+                    self.parse(record[None])
+                except tf.errors.OpError as error:
+                    key = re.search(r"[Kk]ey: ([^,.\s]+)|Feature: ([^\s(]+)", error.message)
+                    lacks = f"lacks {key[1] or key[2]!r}" if key else "cannot be read"
+                    return f"{shard.path}: record {shard.skip + count} {lacks}"
+                count += 1
+        except tf.errors.NotFoundError:
+            return f"{shard.path} is missing"
+        except tf.errors.OpError as error:
+            return f"{shard.path} is damaged after record {shard.skip + count} ({said(error)})"
+        if count < shard.take:
+            return f"{shard.path} is cut short: it has {shard.skip + count:,} records of {shard.skip + shard.take:,}"
+        return None
+
+    def place(self, index: int) -> str:
+        """Returns where an example of the whole split is, in words."""
+        shard = next(shard for shard in self.shards if shard.first <= index < shard.first + shard.take)
+        return f"record {shard.skip + index - shard.first} of {shard.path}"
 
     def chunks(self, examples: tf.data.Dataset) -> tf.data.Dataset:
         """Returns parsed chunks of what `read` yields, so large that planning them together costs little each."""
 
         def parse(serialized: tf.Tensor, index: tf.Tensor) -> Chunk:
-            return {**self.parse(serialized), "index": index}
+            return {**self.parse(_present(serialized)), "index": index}
 
         return examples.batch(chunk_size(self.num_bytes // self.num_examples)).map(graph_function(parse))
+
+
+def said(error: tf.errors.OpError) -> str:
+    """Returns the first line of what tensorflow says, without the names of its operations."""
+    line = (error.message.splitlines() or [type(error).__name__])[0]
+    return re.sub(r"\{\{.*?\}\} *| *\[Op:.*", "", line)
+
+
+def _present(serialized: tf.Tensor) -> tf.Tensor:
+    """Returns records, string [n], all of which were there: an empty one is an error, which `fault` explains."""
+    there = tf.reduce_all(tf.strings.length(serialized) > 0)
+    with tf.control_dependencies([tf.debugging.Assert(there, ["a file is cut short"])]):
+        return tf.identity(serialized)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ whether 1 or 256 chips wrote them. `saved.py` reads one; docs/reliability.md say
 import concurrent.futures
 import contextlib
 import dataclasses
+import errno
 import itertools
 from collections.abc import Callable, Iterator
 
@@ -89,6 +90,8 @@ class Checkpoints:
         if metrics is not None:
             self._evaluations[step] = metrics
         with self._failing(step):
+            if not self._folder.exists():  # Orbax would make it again, without what was in it
+                raise FileNotFoundError(errno.ENOENT, "the directory was moved or removed")
             self._manager.save(
                 step,
                 args=ocp.args.Composite(state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about)),

@@ -9,6 +9,7 @@ import ml_collections
 
 from mnet_jax import config, runtime
 from mnet_jax.errors import did_you_mean
+from mnet_jax.files import printable
 
 USAGE = """Usage: python train.py [--config FILE] [--workdir DIR] [--config.FIELD=VALUE ...] [--traceback]
        mnet train      [the same]
@@ -115,5 +116,6 @@ def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, str]:
 def _fail(name: str, error: Exception, hint: str = "") -> int:
     text = re.sub(r"\\n|\s+", " ", str(error).strip("'\""))
     text = text if not hint or len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}..."
+    text = printable(text)
     print(f"{name}: {text or type(error).__name__}{hint}", file=sys.stderr)
     return 2

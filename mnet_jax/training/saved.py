@@ -67,20 +67,33 @@ def is_finite(array: np.ndarray) -> bool:
 def array_sum(array: np.ndarray) -> str:
     """Returns a sum of an array's type, shape and values that tells whether any of them was changed by accident.
 
-    The values are added as numbers of 64 bits, modulo 2**64, over the rows and over the columns of a table of 8 KiB
-    rows: whatever happens inside one such number changes both. That runs at the speed of memory; a cyclic or
-    cryptographic sum of all bytes takes many times as long, and more than the file's writing could hide.
+    The values are added as numbers of 64 bits, modulo 2**64, 2 KiB at a time, and a hash is taken of these sums: what
+    happens inside one such number changes it for certain. That runs at the speed of memory; a cyclic or cryptographic
+    sum of all bytes takes ten times as long.
     """
-    data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    words = data[: data.size // 8 * 8].view(np.uint64)
-    table = words[: words.size // _ROW * _ROW].reshape(-1, _ROW)
     found = hashlib.blake2b(f"{array.dtype}{array.shape}".encode(), digest_size=8)
-    for part in (table.sum(0), table.sum(1), data[table.size * 8 :]):
-        found.update(part.tobytes())
+    _add(found, np.ascontiguousarray(array).reshape(-1).view(np.uint8))
     return found.hexdigest()
 
 
-_ROW = 1024  # numbers of 64 bits
+_ROW = 256  # numbers of 64 bits
+_READ = 1 << 20  # bytes at a time; a multiple of a row
+
+
+def _add(found: "hashlib.blake2b", data: np.ndarray) -> None:
+    rows = data.size // (8 * _ROW)
+    found.update(data[: rows * 8 * _ROW].view(np.uint64).reshape(rows, _ROW).sum(1).tobytes())
+    found.update(data[rows * 8 * _ROW :].tobytes())
+
+
+def _file_sum(path: epath.Path) -> tuple[int, str]:
+    """Returns the size and the sum of a file, read in small pieces: memory that is new costs more than the sum."""
+    found, size = hashlib.blake2b(digest_size=8), 0
+    with path.open("rb") as file:
+        while part := file.read(_READ):
+            _add(found, np.frombuffer(part, np.uint8))
+            size += len(part)
+    return size, found.hexdigest()
 
 
 def signed(about: dict[str, Any]) -> dict[str, Any]:
@@ -113,11 +126,7 @@ def _file_sums(directory: epath.Path) -> dict[str, list[int | str]]:
         if path.is_dir():
             rest += path.iterdir()
         else:
-            contents = path.read_bytes()
-            found[str(path.relative_to(directory))] = [
-                len(contents),
-                array_sum(np.frombuffer(contents, np.uint8)),
-            ]
+            found[path.relative_to(directory).as_posix()] = list(_file_sum(path))
     return found
 
 

@@ -35,6 +35,7 @@ from mnet_jax.training.step import make_train_step
 FREE_FIELDS = (
     "data.data_dir",
     "data.manifest",
+    "data.max_unreadable",
     "train.embedding_dir",
     "train.num_devices",
     "checkpoint.every_epochs",

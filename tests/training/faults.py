@@ -4,6 +4,42 @@ import json
 import pathlib
 import random
 import shutil
+from collections.abc import Sequence
+
+import numpy as np
+
+from mnet_jax import files
+from mnet_jax.config import load as load_config
+from mnet_jax.config import to_json
+from mnet_jax.data.catalog import DatasetInfo
+from mnet_jax.tasks.task import Metric
+from mnet_jax.training import checkpoint as checkpoints_of_runs
+
+METRIC = Metric("top1", "top-1", percent=True, higher_is_better=True)
+
+
+def make_run(run: pathlib.Path, *, keep: int = 3, steps: Sequence[int] = (10, 20, 30)) -> None:
+    """Writes the directory of a run as training leaves it: a small state, all of its checkpoints evaluated."""
+    run = pathlib.Path(run)
+    config, rng = load_config("digits"), np.random.default_rng(0)
+    checkpoints = checkpoints_of_runs.Checkpoints(str(run), keep=keep, metric=METRIC)
+    rows = []
+    for step in steps:
+        params = {"stem": {"kernel": rng.normal(size=(300, 100)).astype(np.float32)}}
+        state = {
+            "step": np.int32(step) + np.zeros((), np.int32),
+            "params": params,
+            "batch_stats": {"stem": {"mean": rng.normal(size=7).astype(np.float32)}},
+            "opt_state": (params, {"count": np.zeros((), np.int32)}),
+            "ema": {"params": params, "batch_stats": {"stem": {"mean": np.ones(7, np.float32)}}},
+        }
+        metrics = {"top1": 0.5 - step / 100, "loss": 2.0, "num_images": 360}
+        checkpoints.save(step, state, config, DatasetInfo.made_up(10), metrics)
+        rows.append({"kind": "eval", "step": step, "epoch": 0.5, "time": 1.0, "elapsed": 1.0, **metrics})
+    checkpoints.wait()
+    checkpoints.close()
+    files.write_whole(run / "config.json", to_json(config))
+    files.write_whole(run / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def checkpoint(run: pathlib.Path, place: int = -1) -> pathlib.Path:

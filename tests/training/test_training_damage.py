@@ -1,7 +1,10 @@
 """Damaged checkpoints and directories of runs: found, set aside, said in one line, and the run goes on."""
 
+import csv
 import json
 import os
+import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -12,42 +15,22 @@ import faults
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from mnet_jax import files
-from mnet_jax.config import from_json, to_json
+from mnet_jax.config import from_json
 from mnet_jax.config import load as load_config
 from mnet_jax.data.catalog import DatasetInfo
 from mnet_jax.runtime import STOPPED
-from mnet_jax.tasks.task import Metric
 from mnet_jax.training import checkpoint, saved, setup
 from mnet_jax.training.reporting.run_files import read_rows
-
-METRIC = Metric("top1", "top-1", percent=True, higher_is_better=True)
 
 
 @pytest.fixture(scope="module")
 def saved_run(tmp_path_factory):
     """The directory of a run as training leaves it, with the checkpoints of steps 10, 20 and 30, all evaluated."""
     run = tmp_path_factory.mktemp("saved") / "run"
-    config, rng = load_config("digits"), np.random.default_rng(0)
-    checkpoints = checkpoint.Checkpoints(str(run), keep=3, metric=METRIC)
-    rows = []
-    for step in (10, 20, 30):
-        params = {"stem": {"kernel": rng.normal(size=(300, 100)).astype(np.float32)}}
-        state = {
-            "step": np.int32(step) + np.zeros((), np.int32),
-            "params": params,
-            "batch_stats": {"stem": {"mean": rng.normal(size=7).astype(np.float32)}},
-            "opt_state": (params, {"count": np.zeros((), np.int32)}),
-            "ema": {"params": params, "batch_stats": {"stem": {"mean": np.ones(7, np.float32)}}},
-        }
-        metrics = {"top1": 0.5 - step / 100, "loss": 2.0, "num_images": 360}
-        checkpoints.save(step, state, config, DatasetInfo.made_up(10), metrics)
-        rows.append({"kind": "eval", "step": step, "epoch": 0.5, "time": 1.0, "elapsed": 1.0, **metrics})
-    checkpoints.wait()
-    checkpoints.close()
-    files.write_whole(run / "config.json", to_json(config))
-    files.write_whole(run / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    faults.make_run(run)
     return run
 
 
@@ -345,3 +328,121 @@ def test_a_process_that_was_asked_leaves_as_soon_as_everything_is_saved():
     assert (code, out) == (STOPPED, "")
     assert "everything is saved" in errors
     assert seconds < 20
+
+
+# --- mnet doctor, and saves that fail ---
+
+
+def test_doctor_of_a_whole_run(run, mnet):
+    code, out, _ = mnet("doctor", run)
+    assert code == 0
+    assert "BAD" not in out
+    assert "ok   checkpoint 30: whole, 7 arrays; top1 0.2, loss 2, " in out
+    assert out.rstrip().endswith("the same train command goes on from step 30")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (
+            "the largest file cut in half",
+            r"BAD  checkpoint 30: .* is damaged: .* bytes of (.*\n)*.* goes on from step 20 and trains 10 steps again",
+        ),
+        ("`config.json` cut", r"BAD  \S+/config.json is damaged\n +the same train command restores it"),
+        ("`metrics.jsonl`: a binary line", r"BAD  \S+/metrics.jsonl: 1 of 4 lines are no rows"),
+        ("every checkpoint damaged", r"BAD  no checkpoint is whole: there is nothing to go on from\n +begin anew with"),
+    ],
+)
+def test_doctor_says_what_is_damaged(run, mnet, name, said):
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    ({**faults.NEWEST, **faults.OTHER, **faults.REFUSED})[name](run)
+    code, out, _ = mnet("doctor", run)
+    assert code == 1
+    assert re.search(said, out), out
+    code, out, _ = mnet("doctor", run, "--json")
+    found = json.loads(out)
+    assert code == 1
+    assert (found["kind"], found["good"]) == ("run", False)
+    assert any(not finding["good"] for finding in found["findings"])
+    assert set(run.rglob("*")) <= set(before)  # it looks, and changes nothing
+
+
+def test_doctor_of_photos_and_of_what_is_not_there(tmp_path, mnet):
+    for name in ("cats", "dogs"):
+        for number in range(5):
+            folder = tmp_path / "photos" / name
+            folder.mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng([number, len(name), ord(name[0])]).integers(0, 255, (9, 9, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+    code, out, _ = mnet("doctor", tmp_path / "photos")
+    assert code == 0
+    assert " images in 2 classes" in out
+    os.mkfifo(tmp_path / "photos" / "cats" / "pipe.jpg")
+    huge = bytearray((tmp_path / "photos" / "cats" / "0.png").read_bytes())
+    huge[16:24] = (65_500).to_bytes(4, "big") * 2
+    (tmp_path / "photos" / "dogs" / "huge.png").write_bytes(huge)
+    (tmp_path / "photos" / "dogs" / "ring\a.png").write_bytes(b"x")
+    code, out, _ = mnet("doctor", tmp_path / "photos")
+    assert code == 1
+    assert "cats/pipe.jpg: not a regular file" in out
+    assert "dogs/huge.png: claims 65,500 x 65,500 pixels, at most 268,435,456 are read" in out
+    assert "control characters in its name" in out
+    code, _, errors = mnet("doctor", tmp_path / "nothing")
+    assert code == 2
+    assert "there is no " in errors
+
+
+def test_a_directory_that_is_gone_is_said_in_one_line(tmp_path, capfd):
+    checkpoints = checkpoint.Checkpoints(str(tmp_path / "run"), keep=1, metric=faults.METRIC)
+    config, info, state = load_config("digits"), DatasetInfo.made_up(10), {"params": {"a": np.ones(3, np.float32)}}
+    checkpoints.save(1, state, config, info, None)
+    checkpoints.wait()
+    checkpoints.save(2, state, config, info, None)
+    checkpoints.wait()
+    assert steps(tmp_path / "run") == [2]
+    (tmp_path / "run").rename(tmp_path / "moved")
+    with pytest.raises(
+        OSError, match=r"^the checkpoint of step 3 could not .*: the directory was moved.*\. Step 2 is saved"
+    ):
+        checkpoints.save(3, state, config, info, None)
+    checkpoints.close()
+    assert not (tmp_path / "run").exists()
+    assert "Traceback" not in capfd.readouterr().err
+
+
+FULL = """
+import sys, time
+import numpy as np
+sys.path.insert(0, sys.argv[2])
+import faults
+faults.make_run(sys.argv[1], keep=50, steps=range(1, 50))
+"""
+
+
+def test_a_full_disk_is_said_at_once_and_in_one_line(tmp_path):
+    """On a real file system of two megabytes."""
+    (tmp_path / "small").mkdir()
+    mount = f'mount -t tmpfs -o size=2m small {tmp_path}/small && exec "$@"'
+    enter = ["unshare", "--mount", "--map-root-user", "sh", "-c", mount, "sh"]
+    if shutil.which("unshare") is None or subprocess.run([*enter, "true"], capture_output=True).returncode:
+        pytest.skip("this system lets nobody mount a small file system")
+    here = pathlib.Path(__file__).parent
+    done = subprocess.run(
+        [*enter, sys.executable, "-c", FULL, tmp_path / "small" / "run", here],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    *_, last = done.stderr.strip().splitlines()
+    assert re.search(
+        r"^OSError: the checkpoint of step (\d+) could not be written .*: No space left on device\. Step", last
+    )
+
+
+def test_names_in_tables_are_no_formulas(tmp_path):
+    names = ["=cmd|' /C calc'!A0", "+1", "-2.5", "@sum", "plain", "ring\x07\x1b[31m", "two\nlines", "Ä ö"]
+    files.write_csv(tmp_path / "t.csv", ("name",), [[name] for name in names])
+    with open(tmp_path / "t.csv", newline="") as file:
+        found = [row[0] for row in csv.reader(file)][1:]
+    assert found == ["'=cmd|' /C calc'!A0", "+1", "-2.5", "'@sum", "plain", "ring\\x07\\x1b[31m", "two\\nlines", "Ä ö"]
+    assert [files.from_cell(name) for name in found[:5]] == names[:5]

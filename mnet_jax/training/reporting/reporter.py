@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
 
+from mnet_jax.files import printable
 from mnet_jax.tasks.task import Metric, Task
 from mnet_jax.training import selection
 from mnet_jax.training.reporting import text
@@ -109,6 +110,7 @@ class Reporter:
         """One line to the terminal and to train.log."""
         if not self._is_main:
             return
+        line = printable(line)
         self._to_log(line)
         self._to_terminal(line)
 
