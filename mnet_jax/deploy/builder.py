@@ -3,6 +3,7 @@
 Products are formed in float64 and rounded once.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 
 from mnet_jax.deploy import graph as g
 from mnet_jax.deploy.norms import NORMS
-from mnet_jax.models import plans
+from mnet_jax.models import plans, pools
+from mnet_jax.models.sizes import explicit_padding, output_size
 
 Scope = tuple[str, ...]
 
@@ -202,8 +204,9 @@ class Builder:
     def _conv(
         self, layer: plans.ConvPlan, name: str, x: str, kernel: np.ndarray, bias: np.ndarray, activation: str | None
     ) -> str:
-        size = self.shapes[x][:2]
-        return self.add(
+        size, pooled = self.shapes[x][:2], layer.pool is not None and layer.stride > 1
+        strided, layer = layer, dataclasses.replace(layer, stride=1) if pooled else layer
+        node = self.add(
             g.Conv,
             name,
             (x,),
@@ -215,11 +218,32 @@ class Builder:
             padding=tuple(self._padding(side, layer) for side in size),
             activation=activation,
             depthwise=layer.depthwise,
+            groups=layer.groups,
+        )
+        return self._pooled(strided, node) if pooled else node
+
+    def _pooled(self, layer: plans.ConvPlan, x: str) -> str:
+        """Adds the average that has a layer's stride: a depthwise convolution, which every format and int8 have."""
+        size, sides = self.shapes[x][:2], np.asarray(pools.taps(layer.pool), np.float32)
+        around = pools.padding(layer.pool)
+        return self.add(
+            g.Conv,
+            f"{x}/pool",
+            (x,),
+            (*layer.output_size(size), layer.features),
+            kernel=np.tile(np.outer(sides, sides)[:, :, None, None], (1, 1, 1, layer.features)),
+            bias=np.zeros(layer.features, np.float32),
+            stride=layer.stride,
+            padding=tuple(
+                (around, max((windows - 1) * layer.stride + len(sides) - around - side, 0))
+                for side, windows in zip(size, layer.output_size(size), strict=True)
+            ),
+            depthwise=True,
         )
 
     def _padding(self, size: int, layer: plans.ConvPlan) -> tuple[int, int]:
         """Zeros that a window really covers: PyTorch's symmetric ones reach beyond the last window at stride 2."""
-        low, high = plans.explicit_padding(self.plan.padding, size, layer.kernel, layer.stride, layer.dilation)
+        low, high = explicit_padding(self.plan.padding, size, layer.kernel, layer.stride, layer.dilation)
         reach = (layer.kernel - 1) * layer.dilation + 1
-        used = (plans.output_size(size, layer.stride) - 1) * layer.stride + reach
+        used = (output_size(size, layer.stride) - 1) * layer.stride + reach
         return low, min(high, max(used - low - size, 0))

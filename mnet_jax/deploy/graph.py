@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from mnet_jax.models.plans import explicit_padding
+from mnet_jax.models.sizes import explicit_padding
 
 INPUT = "images"
 Padding = tuple[tuple[int, int], tuple[int, int]]  # zeros (before, after) along height and width
@@ -38,7 +38,7 @@ class Pixels(Node):
 class Conv(Node):
     """A convolution (cross-correlation) with bias, then `activation`: None, "relu", "relu6", "hard_swish" or "gelu".
 
-    kernel: [k, k, in, out], or [k, k, 1, C] where `depthwise`; bias: [out].
+    kernel: [k, k, in / groups, out], or [k, k, 1, C] where `depthwise`; bias: [out].
     """
 
     kernel: np.ndarray
@@ -48,6 +48,7 @@ class Conv(Node):
     padding: Padding = ((0, 0), (0, 0))
     activation: str | None = None
     depthwise: bool = False
+    groups: int = 1  # the first out / groups features come from the first in / groups channels, and so on
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

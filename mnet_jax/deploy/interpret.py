@@ -38,9 +38,15 @@ def _conv(node: g.Conv, x: jax.Array) -> jax.Array:
         x = x @ node.kernel[0, 0]
     else:
         strides, layout = (node.stride, node.stride), ("NHWC", "HWIO", "NHWC")
-        rates = (node.dilation, node.dilation)
+        rates, kernel = (node.dilation, node.dilation), jnp.asarray(node.kernel)
         x = lax.conv_general_dilated(
-            x, jnp.asarray(node.kernel), strides, node.padding, rhs_dilation=rates, dimension_numbers=layout
+            x,
+            kernel,
+            strides,
+            node.padding,
+            rhs_dilation=rates,
+            dimension_numbers=layout,
+            feature_group_count=node.groups,
         )
     x = x + node.bias.reshape(1, 1, 1, -1)
     return x if node.activation is None else ACTIVATIONS[node.activation](x)

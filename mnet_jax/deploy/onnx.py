@@ -161,7 +161,7 @@ class _Writer:
             strides=(node.stride, node.stride),
             dilations=(node.dilation, node.dilation),
             pads=(top, left, bottom, right),
-            group=node.shape[-1] if node.depthwise else 1,
+            group=node.shape[-1] if node.depthwise else node.groups,
         )
         match node.activation:
             case None:

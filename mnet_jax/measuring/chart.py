@@ -11,16 +11,20 @@ from typing import TYPE_CHECKING
 from mnet_jax.measuring.clock import Latency, Network
 from mnet_jax.models.count import summarize
 from mnet_jax.models.resolve import resolve
-from mnet_jax.models.tables import BACKBONES, SPECS
+from mnet_jax.models.tables import BACKBONES, SPECS, VARIANTS
 from mnet_jax.plotting import BLUE, ORANGE, png
 from mnet_jax.pretrained.accuracies import Accuracy, accuracies
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Every architecture as published, and the narrow ends of the families: measured where nothing else is asked for.
+# Every architecture of a paper, and the narrow ends of the families: measured where nothing else is asked for.
 MEASURED = (
-    *(Network(model=name, image_size=spec.image_size) for name, spec in SPECS.items() if name not in BACKBONES),
+    *(
+        Network(model=name, image_size=spec.image_size)
+        for name, spec in SPECS.items()
+        if name not in (*BACKBONES, *VARIANTS)
+    ),
     Network(model="v1", width=0.5, image_size=224),
     Network(model="v1", width=0.25, image_size=224),
     Network(model="v1", width=0.25, image_size=128),

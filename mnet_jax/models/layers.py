@@ -20,6 +20,8 @@ from mnet_jax.models.norm import affine, normalize
 from mnet_jax.models.ops.conv import dense_conv
 from mnet_jax.models.ops.depthwise import depthwise_conv
 from mnet_jax.models.ops.pointwise import pointwise_conv
+from mnet_jax.models.ops.pool import pool
+from mnet_jax.models.sizes import explicit_padding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,14 +137,16 @@ class Conv(nn.Module):
             kernel = round_kernel(kernel)
         kernel = kernel.astype(dtype)
         x, product = x.astype(dtype), None
+        pooled = plan.pool is not None and plan.stride > 1
+        stride = 1 if pooled else plan.stride
         if plan.depthwise:
-            x = depthwise_conv(x, kernel, plan.stride, self._padding(x), plan.dilation)
+            x = depthwise_conv(x, kernel, stride, self._padding(x, stride), plan.dilation)
         elif plan.kernel == 1 and plan.norm:
             product = kernel
         elif plan.kernel == 1:
             x = pointwise_conv(x, kernel)
         else:
-            x = dense_conv(x, kernel, plan.stride, self._padding(x), plan.dilation)
+            x = dense_conv(x, kernel, stride, self._padding(x, stride), plan.dilation)
         if plan.norm:
             x = self.shared.norm_module("norm")(x, train=train, kernel=product)
         elif plan.bias:
@@ -152,6 +156,8 @@ class Conv(nn.Module):
             x = self._activate_rounded(x, train=train)
         elif plan.activation is not None:
             x = ACTIVATIONS[plan.activation](x)
+        if pooled:
+            x = pool(x, plan.pool, plan.stride)
         return x.astype(dtype)
 
     def _activate_rounded(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -166,9 +172,9 @@ class Conv(nn.Module):
             x = ACTIVATIONS[activation](x)
         return round_observed(self, "output_range", x, quantization, train=train)
 
-    def _padding(self, x: jax.Array) -> tuple[tuple[int, int], tuple[int, int]]:
+    def _padding(self, x: jax.Array, stride: int) -> tuple[tuple[int, int], tuple[int, int]]:
         height, width = (
-            plans.explicit_padding(self.shared.padding, size, self.plan.kernel, self.plan.stride, self.plan.dilation)
+            explicit_padding(self.shared.padding, size, self.plan.kernel, stride, self.plan.dilation)
             for size in x.shape[1:3]
         )
         return height, width

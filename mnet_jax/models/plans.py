@@ -8,6 +8,9 @@ import abc
 import dataclasses
 import math
 
+from mnet_jax.models import pools
+from mnet_jax.models.sizes import output_size
+
 PADDINGS = ("same", "symmetric")
 STEM_STRIDES = (1, 2, 4)
 
@@ -116,6 +119,8 @@ class ConvPlan(LayerPlan):
     stride: int = 1
     dilation: int = 1  # rows, and columns, from one tap of the kernel to the next; above 1 with stride 1 only
     depthwise: bool = False
+    groups: int = 1  # of the input's channels; each makes as many features, out of its own alone
+    pool: str | None = None  # of `pools.POOLS`: has the stride, after the activation, in place of the convolution
     norm: bool = True
     bias: bool = False
     init: str = "fan_out"  # of the kernel: "fan_out", "xavier" or "classifier"
@@ -129,12 +134,12 @@ class ConvPlan(LayerPlan):
 
     @property
     def kernel_shape(self) -> tuple[int, ...]:
-        """[k, k, 1, C] depthwise, [in, out] pointwise, [k, k, in, out] otherwise."""
+        """[k, k, 1, C] depthwise, [in, out] pointwise, [k, k, in / groups, out] otherwise."""
         if self.depthwise:
             return self.kernel, self.kernel, 1, self.features
         if self.kernel == 1:
             return self.in_features, self.features
-        return self.kernel, self.kernel, self.in_features, self.features
+        return self.kernel, self.kernel, self.in_features // self.groups, self.features
 
     @property
     def kernel_deviation(self) -> float:
@@ -149,7 +154,7 @@ class ConvPlan(LayerPlan):
             return self.deviation
         match self.init:
             case "fan_out":
-                return math.sqrt(2 / (self.kernel**2 * (1 if self.depthwise else self.features)))
+                return math.sqrt(2 / (self.kernel**2 * (1 if self.depthwise else self.features // self.groups)))
             case "xavier":
                 return math.sqrt(2 / (self.in_features + self.features))
             case "classifier":
@@ -179,11 +184,13 @@ class ConvPlan(LayerPlan):
 
     def output_size(self, size: Size) -> Size:
         """Returns the size of the result."""
+        if self.pool is not None and self.stride > 1:
+            return pools.pooled(size, self.pool, self.stride)
         return output_size(size[0], self.stride), output_size(size[1], self.stride)
 
     def multiply_adds(self, size: Size) -> int:
-        """Returns the kernel's weights times the output's positions, at each of which every weight works once."""
-        return math.prod(self.kernel_shape) * math.prod(self.output_size(size))
+        """Returns the kernel's weights times the positions at which each of them works once."""
+        return math.prod(self.kernel_shape) * math.prod(self.output_size(size) if self.pool is None else size)
 
 
 def depthwise(name: str, features: int, kernel: int, stride: int, activation: str | None = None) -> ConvPlan:
@@ -207,8 +214,12 @@ class SqueezeExcitePlan(LayerPlan):
     def ranges(self, scope: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
         """Returns those of the pooled vector, of the product, and of both convolutions."""
         scope = (*scope, self.name)
-        own = [(*scope, "pool_range"), (*scope, "output_range")]
-        return own + self.reduce.ranges(scope) + self.expand.ranges(scope)
+        return [
+            (*scope, "pool_range"),
+            (*scope, "output_range"),
+            *self.reduce.ranges(scope),
+            *self.expand.ranges(scope),
+        ]
 
     def multiply_adds(self, size: Size) -> int:
         """Returns those of both convolutions, of a single position each."""
@@ -266,7 +277,8 @@ class BlockPlan:
 
     def output_size(self, size: Size) -> Size:
         """Returns the size of the block's result for a map of `size`."""
-        return output_size(size[0], self.stride), output_size(size[1], self.stride)
+        strided = (layer for layer in self.layers if self.stride > 1 and getattr(layer, "stride", 1) > 1)
+        return next((layer.output_size(size) for layer in strided), size)
 
     def multiply_adds(self, size: Size) -> int:
         """Returns the multiply-adds for a map of `size`: those of the layers, which run one after the other."""
@@ -321,24 +333,3 @@ def with_classifier(plan: ModelPlan, num_classes: int) -> ModelPlan:
         raise ValueError(f"num_classes must be a whole number of at least 1, got {num_classes!r}")
     layer = ConvPlan("classifier", plan.embedding_features, num_classes, norm=False, bias=True, init="classifier")
     return dataclasses.replace(plan, classifier=layer)
-
-
-# --- Sizes ---
-
-
-def output_size(size: int, stride: int) -> int:
-    """Returns the side of a map after a convolution; the same for both paddings, because kernels are odd."""
-    return -(-size // stride)
-
-
-def explicit_padding(padding: str, size: int, kernel: int, stride: int, dilation: int = 1) -> tuple[int, int]:
-    """Returns the zeros (before, after) along one side of `size` pixels, for a kernel with taps `dilation` apart.
-
-    "same" is TensorFlow's: as few as the output needs, the odd one after, hence (0, 1) for kernel 3, stride 2, even
-    size. "symmetric" is PyTorch's: kernel // 2 on both sides.
-    """
-    kernel = (kernel - 1) * dilation + 1
-    if padding == "symmetric":
-        return kernel // 2, kernel // 2
-    total = max((output_size(size, stride) - 1) * stride + kernel - size, 0)
-    return total // 2, total - total // 2

@@ -45,7 +45,7 @@ def resolve(
       width_rule: whose rounding: "tf", "timm", "torchvision" (V2, V3) or "deeplab" (V2); see `tables.py`.
       dropout: rate before the classifier; None for the spec's own.
       drop_path: rate of the last block, growing linearly from 0 at the first; only residual blocks drop.
-      padding: "same" (TensorFlow) or "symmetric" (PyTorch), see `plans.explicit_padding`.
+      padding: "same" (TensorFlow) or "symmetric" (PyTorch), see `sizes.explicit_padding`.
       stem_stride: stride after the first two strided layers: 4 as published, 2 or 1 for small images.
       norm_decay: None for the spec's own.
       norm_epsilon: None for the spec's own.
@@ -98,7 +98,7 @@ def resolve(
         features = wide
     if spec.head is not None:
         wide = widths.head(spec.head.features)
-        head = ConvPlan("head", features, wide, spec.head.activation, norm=spec.head.norm, bias=not spec.head.norm)
+        head = ConvPlan("head", features, wide, spec.head.activation, norm=spec.head.norm, bias=spec.head.bias)
     backbone = ModelPlan(
         name=spec.name,
         width=width,
@@ -132,6 +132,8 @@ def _norm(spec: ModelSpec, decay: float | None, epsilon: float | None) -> Norm:
 def _quantization(spec: ModelSpec, range_decay: float) -> Quantization:
     check_number("quantize_range_decay", range_decay, BELOW_ONE)
     refused = next((block.refuses_int8 for block in spec.blocks if block.refuses_int8), None)
+    if any(block.pool for block in spec.blocks):
+        refused = "averages in place of strides"
     if refused:
         raise ValueError(
             f"{spec.name} has {refused}, which is not trained with int8 rounding: choose a network without"

@@ -14,10 +14,11 @@ from mnet_jax.models.widths import WidthRule
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Head:
-    """The hidden layer between pooling and classifier: with norm and no bias in V4, with bias and no norm in V3."""
+    """The hidden layer between pooling and classifier: with norm in V4, with a bias in V3."""
 
     features: int
-    norm: bool
+    norm: bool = False
+    bias: bool = False
     activation: str
 
 

@@ -1,10 +1,14 @@
 """Every architecture as data: `SPECS`, name -> ModelSpec. Row order and columns are those of the papers' tables."""
 
+import dataclasses
+import math
+
 from mnet_jax.errors import check_choice
 from mnet_jax.models.blocks import Conv, InvertedResidual, Separable
 from mnet_jax.models.plans import BatchNorm
 from mnet_jax.models.specs import Head, ModelSpec
-from mnet_jax.models.tables_v4 import MOBILENET_V4
+from mnet_jax.models.tables_edgetpu import MOBILENET_EDGETPU
+from mnet_jax.models.tables_v4 import MOBILENET_V4, TIMM_SOURCE, TIMM_V4
 from mnet_jax.models.widths import WidthRule
 
 # Norms. All epsilons are TensorFlow's 1e-3. Decays: model garden .997 (V1, V2; slim trained V1 with .9997, too slow for
@@ -149,7 +153,7 @@ def _v3(name: str, source: str, rows: tuple, last: int, head: int, *, minimalist
         stem=Conv(kernel=3, features=16, stride=2, activation=activation),
         blocks=blocks,
         last_conv=Conv(kernel=1, features=last, activation=activation),
-        head=Head(features=head, norm=False, activation=activation),
+        head=Head(features=head, bias=True, activation=activation),
         dropout=0.2,
         norm=_V3_NORM,
         width_rules=_V3_RULES,
@@ -187,7 +191,74 @@ _V1_TO_V3 = (
     _v3("v3_small_minimalistic", "slim, mobilenet_v3.py", _V3_SMALL_ROWS, 576, 1024, minimalistic=True),
 )
 
-SPECS: dict[str, ModelSpec] = {spec.name: spec for spec in (*_V1_TO_V3, *MOBILENET_V4)}
+
+# --- timm's own, with which it published weights: mobilenetv3.py and efficientnet.py ---
+
+# Deeper at the middle; the stem and the last convolution are as wide at every width.
+_DEEP_V2_RULES = dict.fromkeys(("tf", "timm"), WidthRule(stem_fixed_below=math.inf, last_conv="fixed"))
+_DEEP_V3_ROWS = (
+    *_V3_LARGE_ROWS[:1] * 2,
+    *_V3_LARGE_ROWS[1:3],
+    _V3_LARGE_ROWS[2],
+    *_V3_LARGE_ROWS[3:6],
+    _V3_LARGE_ROWS[5],
+    *_V3_LARGE_ROWS[6:8],
+    _V3_LARGE_ROWS[7],
+    *_V3_LARGE_ROWS[8:12],
+    _V3_LARGE_ROWS[11],
+    *_V3_LARGE_ROWS[12:],
+    _V3_LARGE_ROWS[14],
+)
+
+
+def _deep_v2(name: str, depth: str, repeats: tuple[int, ...]) -> ModelSpec:
+    rows = tuple(
+        (expand, features, n, stride) for (expand, features, _, stride), n in zip(_V2_ROWS, repeats, strict=True)
+    )
+    spec = _v2(name, f"timm, efficientnet.py: MobileNetV2, depth {depth}", rows, 1280)
+    return dataclasses.replace(spec, width_rules=_DEEP_V2_RULES)
+
+
+def _deep_v3() -> ModelSpec:
+    """Returns V3-Large at depth 1.2, where the last convolution comes twice: the first is the last block."""
+    spec = _v3("v3_large_d12", f"{TIMM_SOURCE}: MobileNetV3-Large, depth 1.2", _DEEP_V3_ROWS, 960, 1280)
+    return dataclasses.replace(spec, blocks=(*spec.blocks, spec.last_conv))
+
+
+def _v3_rw() -> ModelSpec:
+    """Returns an early reading of V3-Large: its gates, its first block and its head differ."""
+    spec = _v3("v3_rw", f"{TIMM_SOURCE}: MobileNetV3-Large, an early reading", _V3_LARGE_ROWS, 960, 1280)
+    blocks = [
+        dataclasses.replace(block, squeeze_divisor=1, squeeze_activation=block.activation) for block in spec.blocks
+    ]
+    blocks[0] = dataclasses.replace(blocks[0], residual=False)
+    return dataclasses.replace(
+        spec,
+        blocks=tuple(blocks),
+        head=Head(features=1280, activation=_HS),
+        width_rules={"tf": _V3_RULES["tf"], "timm": WidthRule(head="fixed")},
+    )
+
+
+_TIMM = (
+    dataclasses.replace(
+        _V1_TO_V3[0],
+        name="v1_h",
+        source="timm, efficientnet.py: MobileNetV1 with a last convolution",
+        last_conv=Conv(kernel=1, features=1024, activation="relu6"),
+        width_rules={library: dataclasses.replace(rule, last_conv="grow") for library, rule in _V1_RULES.items()},
+    ),
+    _deep_v2("v2_d12", "1.2", (1, 3, 4, 5, 4, 4, 1)),
+    _deep_v2("v2_d14", "1.4", (1, 3, 5, 6, 5, 5, 1)),
+    _deep_v3(),
+    _v3_rw(),
+    *TIMM_V4,
+    *MOBILENET_EDGETPU,
+)
+
+# In no paper: variants of the others, and the Edge TPU's. The chart of published accuracies leaves them out.
+VARIANTS = tuple(spec.name for spec in _TIMM)
+SPECS: dict[str, ModelSpec] = {spec.name: spec for spec in (*_V1_TO_V3, *MOBILENET_V4, *_TIMM)}
 
 
 def list_models() -> list[str]:

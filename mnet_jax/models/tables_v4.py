@@ -1,6 +1,8 @@
 """MobileNetV4 as data: arXiv 2404.10518, appendix tables; numbers as in the model garden's mobilenet.py and timm's
 mobilenetv3.py."""
 
+import dataclasses
+
 from mnet_jax.models.blocks import (
     BlockSpec,
     Conv,
@@ -205,10 +207,25 @@ _V4_HYBRID_LARGE = (
     ),
 )
 
+
+def _without_aliasing(name: str, spec: ModelSpec, pool: str) -> ModelSpec:
+    """Returns timm's variant with averages in place of the strides of blocks; the stem's own stays."""
+    blocks = tuple(dataclasses.replace(block, pool=pool) if block.stride > 1 else block for block in spec.blocks)
+    return dataclasses.replace(spec, name=name, source=TIMM_SOURCE, blocks=blocks)
+
+
+TIMM_SOURCE = "timm, mobilenetv3.py"
+_CONV_MEDIUM = _v4("v4_conv_medium", 256, 32, _V4_CONV_MEDIUM)
+_CONV_LARGE = _v4("v4_conv_large", 384, 24, _V4_CONV_LARGE)
 MOBILENET_V4 = (
     _v4("v4_conv_small", 224, 32, _V4_CONV_SMALL, dropout=0.3, norm=_SMALL_NORM),
-    _v4("v4_conv_medium", 256, 32, _V4_CONV_MEDIUM),
-    _v4("v4_conv_large", 384, 24, _V4_CONV_LARGE),
+    _CONV_MEDIUM,
+    _CONV_LARGE,
     _v4("v4_hybrid_medium", 256, 32, _V4_HYBRID_MEDIUM),
     _v4("v4_hybrid_large", 384, 24, _V4_HYBRID_LARGE, activation="gelu"),
+)
+TIMM_V4 = (
+    _without_aliasing("v4_conv_aa_medium", _CONV_MEDIUM, "average"),
+    _without_aliasing("v4_conv_aa_large", _CONV_LARGE, "average"),
+    _without_aliasing("v4_conv_blur_medium", _CONV_MEDIUM, "blur"),
 )

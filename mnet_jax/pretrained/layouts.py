@@ -86,8 +86,13 @@ _TORCH_AXES = {"axes": (2, 3, 1, 0), "depthwise_axes": (2, 3, 1, 0), "dense_axes
 # How many blocks each of its stages has. V3's and V4's last convolution is a stage of its own.
 _TIMM_STAGES = {
     "v1": (1, 2, 2, 6, 2),
+    "v1_h": (1, 2, 2, 6, 2),
     "v2": (1, 2, 3, 4, 3, 3, 1),
+    "v2_d12": (1, 3, 4, 5, 4, 4, 1),
+    "v2_d14": (1, 3, 5, 6, 5, 5, 1),
     "v3_large": (1, 2, 3, 4, 2, 3),
+    "v3_large_d12": (2, 3, 4, 5, 3, 4, 1),
+    "v3_rw": (1, 2, 3, 4, 2, 3),
     "v3_small": (1, 2, 3, 2, 3),
     "v3_large_minimalistic": (1, 2, 3, 4, 2, 3),
     "v3_small_minimalistic": (1, 2, 3, 2, 3),
@@ -96,6 +101,11 @@ _TIMM_STAGES = {
     "v4_conv_large": (1, 2, 11, 13),
     "v4_hybrid_medium": (1, 2, 12, 16),
     "v4_hybrid_large": (1, 2, 15, 18),
+    "v4_conv_aa_medium": (1, 2, 8, 11),  # after those whose arrays they have: files without a name are taken for these
+    "v4_conv_aa_large": (1, 2, 11, 13),
+    "v4_conv_blur_medium": (1, 2, 8, 11),
+    "edgetpu_v1": (1, 4, 4, 4, 4, 4, 1),
+    **{f"edgetpu_v2_{size}": (1, 2, 4, 4, 4, 4, 1) for size in ("xs", "s", "m", "l")},
 }
 
 
@@ -103,7 +113,9 @@ def _timm_outside(plan: plans.ModelPlan) -> Modules:
     modules = {"stem": "conv_stem", "stem/norm": "bn1", "classifier": "classifier", "head": "conv_head"}
     if plan.head is None:
         return modules | {"last_conv": "conv_head", "last_conv/norm": "bn2"}
-    last = f"blocks.{len(_TIMM_STAGES[plan.name])}.0"
+    stages = _TIMM_STAGES[plan.name]
+    repeated = isinstance(plan.blocks[-1], blocks.ConvBlockPlan)  # the last convolution is the second of its stage
+    last = f"blocks.{len(stages) - 1}.{stages[-1]}" if repeated else f"blocks.{len(stages)}.0"
     return modules | {"last_conv": f"{last}.conv", "last_conv/norm": f"{last}.bn1", "head/norm": "norm_head"}
 
 

@@ -12,7 +12,12 @@ import math
 from mnet_jax.data import catalog
 from mnet_jax.errors import did_you_mean
 from mnet_jax.errors import nearest as nearest_names
-from mnet_jax.pretrained.timm_rows import TIMM_ARCHITECTURES, TIMM_ROWS, TIMM_UNSUPPORTED
+from mnet_jax.pretrained.timm_rows import (
+    TIMM_ARCHITECTURES,
+    TIMM_ROWS,
+    TIMM_TENSORFLOW_EPSILON,
+    TIMM_UNSUPPORTED,
+)
 from mnet_jax.trained import PublishedAccuracy
 
 # Mean and deviation of pixels in 0 .. 255, by name.
@@ -83,7 +88,7 @@ def timm_source(name: str, architecture: str, **known: object) -> Source:
         model=model,
         width=width,
         padding="same" if from_tensorflow else "symmetric",
-        norm_epsilon=1e-3 if from_tensorflow else 1e-5,
+        norm_epsilon=1e-3 if from_tensorflow or architecture in TIMM_TENSORFLOW_EPSILON else 1e-5,
         norm_decay=0.9,  # PyTorch's momentum of .1
         **known,
     )

@@ -3,14 +3,19 @@
 # Its architectures that our tables describe: name -> (model, width). "tf_" ones have TensorFlow's padding and epsilon.
 TIMM_ARCHITECTURES: dict[str, tuple[str, float]] = {
     "mobilenetv1_100": ("v1", 1.0),
+    "mobilenetv1_100h": ("v1_h", 1.0),
     "mobilenetv1_125": ("v1", 1.25),
     "mobilenetv2_035": ("v2", 0.35),
     "mobilenetv2_050": ("v2", 0.5),
     "mobilenetv2_075": ("v2", 0.75),
     "mobilenetv2_100": ("v2", 1.0),
+    "mobilenetv2_110d": ("v2_d12", 1.1),
+    "mobilenetv2_120d": ("v2_d14", 1.2),
     "mobilenetv2_140": ("v2", 1.4),
     "mobilenetv3_large_075": ("v3_large", 0.75),
     "mobilenetv3_large_100": ("v3_large", 1.0),
+    "mobilenetv3_large_150d": ("v3_large_d12", 1.5),
+    "mobilenetv3_rw": ("v3_rw", 1.0),
     "mobilenetv3_small_050": ("v3_small", 0.5),
     "mobilenetv3_small_075": ("v3_small", 0.75),
     "mobilenetv3_small_100": ("v3_small", 1.0),
@@ -29,36 +34,40 @@ TIMM_ARCHITECTURES: dict[str, tuple[str, float]] = {
     "mobilenetv4_hybrid_medium": ("v4_hybrid_medium", 1.0),
     "mobilenetv4_hybrid_large_075": ("v4_hybrid_large", 0.75),
     "mobilenetv4_hybrid_large": ("v4_hybrid_large", 1.0),
+    "mobilenetv4_conv_aa_medium": ("v4_conv_aa_medium", 1.0),
+    "mobilenetv4_conv_aa_large": ("v4_conv_aa_large", 1.0),
+    "mobilenetv4_conv_blur_medium": ("v4_conv_blur_medium", 1.0),
+    "mobilenet_edgetpu_100": ("edgetpu_v1", 1.0),
+    "mobilenet_edgetpu_v2_xs": ("edgetpu_v2_xs", 1.0),
+    "mobilenet_edgetpu_v2_s": ("edgetpu_v2_s", 1.0),
+    "mobilenet_edgetpu_v2_m": ("edgetpu_v2_m", 1.0),
+    "mobilenet_edgetpu_v2_l": ("edgetpu_v2_l", 1.0),
 }
 
+# Those that have TensorFlow's epsilon 1e-3 in their norms; all "tf_" ones do, which have its padding as well.
+TIMM_TENSORFLOW_EPSILON = ("mobilenetv3_rw",)
+
 # Its MobileNets that our tables do not describe, and why.
-TIMM_UNSUPPORTED: dict[str, str] = {
-    "mobilenetv1_100h": "it has a hidden layer of 1280 before the classifier, which MobileNetV1 has not",
-    "mobilenetv2_110d": "it is deeper than MobileNetV2",
-    "mobilenetv2_120d": "it is deeper than MobileNetV2",
-    "mobilenetv3_large_150d": "it is deeper than MobileNetV3-Large",
-    "mobilenetv3_rw": "its squeeze-excite widths and its head are not MobileNetV3's",
-    "mobilenetv4_conv_aa_medium": "it blurs before each stride (anti-aliasing)",
-    "mobilenetv4_conv_aa_large": "it blurs before each stride (anti-aliasing)",
-    "mobilenetv4_conv_blur_medium": "it blurs before each stride (anti-aliasing)",
-    "mobilenet_edgetpu_v2_m": "it is no MobileNet of v1 to v4",
-    "mobilenetv5_300m": "it is no MobileNet of v1 to v4",
-    "mobilenetv5_300m_enc": "it is no MobileNet of v1 to v4",
-    "mobilenetv5_base": "it is no MobileNet of v1 to v4",
-}
+_V5 = "MobileNetV5 is not built yet"
+TIMM_UNSUPPORTED: dict[str, str] = dict.fromkeys(("mobilenetv5_300m", "mobilenetv5_300m_enc", "mobilenetv5_base"), _V5)
 
 # Architecture and tag, pixels, crop_pct, statistics, interpolation, classes, top-1, top-5. The first of an architecture
 # is meant where the tag is left out.
 TIMM_ROWS = (
     ("mobilenetv1_100.ra4_e3600_r224_in1k", 224, 0.875, "half", "bicubic", 1000, 75.388, 92.31),
+    ("mobilenetv1_100h.ra4_e3600_r224_in1k", 224, 0.875, "half", "bicubic", 1000, 75.664, 92.522),
     ("mobilenetv1_125.ra4_e3600_r224_in1k", 224, 0.9, "half", "bicubic", 1000, 76.92, 93.232),
     ("mobilenetv2_050.lamb_in1k", 224, 0.875, "imagenet", "bicubic", 1000, 65.928, 86.114),
     ("mobilenetv2_100.ra_in1k", 224, 0.875, "imagenet", "bicubic", 1000, 72.91, 91.0),
+    ("mobilenetv2_110d.ra_in1k", 224, 0.875, "imagenet", "bicubic", 1000, 75.056, 92.186),
+    ("mobilenetv2_120d.ra_in1k", 224, 0.875, "imagenet", "bicubic", 1000, 77.3, 93.516),
     ("mobilenetv2_140.ra_in1k", 224, 0.875, "imagenet", "bicubic", 1000, 76.528, 93.008),
     ("mobilenetv3_large_100.ra_in1k", 224, 0.875, "imagenet", "bicubic", 1000, 75.784, 92.528),
     ("mobilenetv3_large_100.ra4_e3600_r224_in1k", 224, 0.95, "half", "bicubic", 1000, 76.31, 92.842),
     ("mobilenetv3_large_100.miil_in21k_ft_in1k", 224, 0.875, "unit", "bilinear", 1000, 77.92, 92.894),
     ("mobilenetv3_large_100.miil_in21k", 224, 0.875, "unit", "bilinear", 11221, None, None),
+    ("mobilenetv3_large_150d.ra4_e3600_r256_in1k", 256, 0.95, "half", "bilinear", 1000, 80.994, 95.474),
+    ("mobilenetv3_rw.rmsp_in1k", 224, 0.875, "imagenet", "bicubic", 1000, 75.616, 92.696),
     ("mobilenetv3_small_050.lamb_in1k", 224, 0.875, "imagenet", "bicubic", 1000, 57.918, 80.144),
     ("mobilenetv3_small_075.lamb_in1k", 224, 0.875, "imagenet", "bicubic", 1000, 65.284, 85.462),
     ("mobilenetv3_small_100.lamb_in1k", 224, 0.875, "imagenet", "bicubic", 1000, 67.636, 87.638),
@@ -87,4 +96,10 @@ TIMM_ROWS = (
     ("mobilenetv4_hybrid_medium.e200_r256_in12k", 256, 0.95, "imagenet", "bicubic", 11821, None, None),
     ("mobilenetv4_hybrid_large.ix_e600_r384_in1k", 384, 0.95, "imagenet", "bicubic", 1000, 83.996, 96.714),
     ("mobilenetv4_hybrid_large.e600_r384_in1k", 384, 0.95, "imagenet", "bicubic", 1000, 83.826, 96.748),
+    ("mobilenetv4_conv_aa_large.e230_r448_in12k_ft_in1k", 448, 0.95, "imagenet", "bicubic", 1000, 84.668, 97.108),
+    ("mobilenetv4_conv_aa_large.e230_r384_in12k_ft_in1k", 384, 0.95, "imagenet", "bicubic", 1000, 84.314, 97.102),
+    ("mobilenetv4_conv_aa_large.e600_r384_in1k", 384, 0.95, "imagenet", "bicubic", 1000, 83.264, 96.39),
+    ("mobilenetv4_conv_aa_large.e230_r384_in12k", 384, 0.95, "imagenet", "bicubic", 11821, None, None),
+    ("mobilenetv4_conv_blur_medium.e500_r224_in1k", 224, 0.95, "imagenet", "bicubic", 1000, 79.446, 94.92),
+    ("mobilenet_edgetpu_v2_m.ra4_e3600_r224_in1k", 224, 0.9, "half", "bicubic", 1000, 80.116, 94.994),
 )

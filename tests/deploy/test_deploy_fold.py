@@ -15,6 +15,10 @@ CASES = [
     ("v3_small", "same", (64, 45)),
     ("v4_conv_small", "symmetric", (64, 64)),
     ("v4_hybrid_medium", "same", (64, 64)),
+    ("v3_rw", "symmetric", (45, 64)),
+    ("v4_conv_aa_medium", "symmetric", (45, 64)),
+    ("v4_conv_blur_medium", "same", (45, 64)),
+    ("edgetpu_v2_s", "same", (64, 45)),
 ]
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnet_jax.models import blocks, plans
+from mnet_jax.models import blocks, plans, pools
 from mnet_jax.models.blocks.modules import MODULES
 from mnet_jax.models.layers import Shared
 from mnet_jax.models.resolve import resolve
@@ -32,8 +32,36 @@ CASES = {
     "v3_se_no_expansion": blocks.InvertedResidual(
         expanded=CHANNELS, features=CHANNELS, stride=2, squeeze_excite=True, activation="relu"
     ),
+    "v3_rw": blocks.InvertedResidual(
+        expanded=72,
+        features=CHANNELS,
+        squeeze_excite=True,
+        squeeze_divisor=1,
+        squeeze_activation="hard_swish",
+        activation="hard_swish",
+        residual=False,
+    ),
     "fused_ib": blocks.FusedInvertedBottleneck(expand=4, features=24, stride=2, activation="relu"),
     "fused_ib_residual": blocks.FusedInvertedBottleneck(expand=2, features=CHANNELS, activation="relu"),
+    "fused_ib_groups": blocks.FusedInvertedBottleneck(
+        expand=4, features=CHANNELS, activation="relu", group_features=16
+    ),
+    "fused_ib_groups_strided": blocks.FusedInvertedBottleneck(
+        kernel=5, expand=2, features=24, stride=2, activation="relu", group_features=16
+    ),
+    **{
+        f"fused_ib_{pool}": blocks.FusedInvertedBottleneck(
+            expand=4, features=24, stride=2, activation="relu", pool=pool
+        )
+        for pool in pools.POOLS
+    },
+    **{
+        f"uib_{start}{middle}_{pool}": blocks.UniversalInvertedBottleneck(
+            start_kernel=start, middle_kernel=middle, expand=3, features=24, stride=2, activation="relu", pool=pool
+        )
+        for start, middle in ((3, 5), (5, 0))
+        for pool in pools.POOLS
+    },
     **{
         f"uib_{start}{middle}_s{stride}_{activation}": blocks.UniversalInvertedBottleneck(
             start_kernel=start,
@@ -71,6 +99,27 @@ ACTIVATIONS = {
 }
 
 
+def in_groups(x, kernel):
+    """[..., I] by a kernel [I / groups, O]: a piece of the features from each piece of the channels."""
+    groups = x.shape[-1] // kernel.shape[0]
+    pairs = zip(np.split(x, groups, -1), np.split(kernel, groups, -1), strict=True)
+    return np.concatenate([piece @ weights for piece, weights in pairs], -1)
+
+
+def pooled(x, pool, stride):
+    """timm's avg, AvgPool2d(2), and blurpc, binomial of size 3 with zeros around: position by position."""
+    weights, zeros = {"average": ([1, 1], 0), "blur": ([1, 2, 1], 1)}[pool]
+    weights = np.outer(weights, weights) / np.sum(weights) ** 2
+    x = np.pad(x, ((0, 0), (zeros, zeros), (zeros, zeros), (0, 0)))
+    rows, columns = ((side - len(weights)) // stride + 1 for side in x.shape[1:3])
+    y = np.zeros((len(x), rows, columns, x.shape[3]))
+    for row in range(rows):
+        for column in range(columns):
+            window = x[:, row * stride :, column * stride :][:, : len(weights), : len(weights)]
+            y[:, row, column] = np.einsum("nijc,ij->nc", window, weights)
+    return y
+
+
 class Reference:
     """Runs layers over one block's variables and keeps what batch norm does to the statistics."""
 
@@ -91,8 +140,10 @@ class Reference:
             mean, var = rows.mean(0), rows.var(0)
         return (x - mean) / np.sqrt(var + EPSILON) * params["scale"] + params["bias"]
 
-    def conv(self, x, name, stride, activation):
-        """k x k, depthwise or pointwise, by what the scope holds; then norm and activation."""
+    def conv(self, x, name, stride, activation, pool=None):
+        """k x k, depthwise, pointwise or in groups, by what the scope holds; then norm, activation, and the average."""
+        if pool is not None and stride > 1:
+            return pooled(self.conv(x, name, 1, activation), pool, stride)
         scope = self.params[name]
         depthwise = "depthwise_kernel" in scope
         kernel = scope["depthwise_kernel" if depthwise else "kernel"]
@@ -108,15 +159,15 @@ class Reference:
         for i in range(k):
             for j in range(k):
                 patch = x[:, i : i + (out[0] - 1) * stride + 1 : stride, j : j + (out[1] - 1) * stride + 1 : stride]
-                y = y + (patch * kernel[i, j, 0] if depthwise else patch @ kernel[i, j])
+                y = y + (patch * kernel[i, j, 0] if depthwise else in_groups(patch, kernel[i, j]))
         if "norm" in scope:
             y = self.norm(y, scope["norm"], self.stats[name]["norm"], (name, "norm"))
         return ACTIVATIONS[activation](y)
 
-    def squeeze_excite(self, x):
+    def squeeze_excite(self, x, activation):
         scope = self.params["se"]
         gate = x.mean((1, 2))
-        gate = np.maximum(gate @ scope["reduce"]["kernel"] + scope["reduce"]["bias"], 0)
+        gate = ACTIVATIONS[activation](gate @ scope["reduce"]["kernel"] + scope["reduce"]["bias"])
         gate = np.clip((gate @ scope["expand"]["kernel"] + scope["expand"]["bias"] + 3) / 6, 0, 1)
         return x * gate[:, None, None]
 
@@ -149,22 +200,22 @@ class Reference:
             case blocks.InvertedResidual():
                 y = x if block.expanded == CHANNELS else self.conv(x, "expand", 1, block.activation)
                 y = self.conv(y, "depthwise", block.stride, block.activation)
-                y = self.squeeze_excite(y) if block.squeeze_excite else y
+                y = self.squeeze_excite(y, block.squeeze_activation) if block.squeeze_excite else y
             case blocks.FusedInvertedBottleneck():
-                y = self.conv(x, "expand", block.stride, block.activation)
+                y = self.conv(x, "expand", block.stride, block.activation, block.pool)
             case blocks.UniversalInvertedBottleneck():
                 y, start_stride = x, 1 if block.middle_kernel else block.stride
                 if block.start_kernel:
-                    y = self.conv(y, "start_depthwise", start_stride, None)
+                    y = self.conv(y, "start_depthwise", start_stride, None, block.pool)
                 y = self.conv(y, "expand", 1, block.activation)
                 if block.middle_kernel:
-                    y = self.conv(y, "middle_depthwise", block.stride, block.activation)
+                    y = self.conv(y, "middle_depthwise", block.stride, block.activation, block.pool)
             case blocks.MultiQueryAttention():
                 y = self.attention(x, block)
         if not isinstance(block, blocks.MultiQueryAttention):
             y = self.conv(y, "project", 1, None)
         y = y * self.params["layer_scale"] if "layer_scale" in self.params else y
-        return x + y if y.shape == x.shape else y
+        return x + y if y.shape == x.shape and getattr(block, "residual", True) else y
 
 
 def build(block, padding, dtype="float32"):

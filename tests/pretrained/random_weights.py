@@ -4,14 +4,18 @@ import zlib
 
 import numpy as np
 
-# The cases whose logits are stored for the suite: small networks, one for each way in which layouts differ.
-GOLDEN = (
-    ("torchvision", "mobilenet_v3_small x0.75"),
-    ("timm", "mobilenetv4_conv_small_035"),
-    ("timm", "mobilenetv4_hybrid_medium"),
-    ("keras", "MobileNet x0.25"),
-    ("keras", "MobileNetV2 x0.35"),
-)
+# The cases whose logits are stored for the suite, and pixels: small networks, one for each way in which layouts differ.
+GOLDEN: dict[tuple[str, str], int | tuple[int, int]] = {
+    ("torchvision", "mobilenet_v3_small x0.75"): 64,
+    ("timm", "mobilenetv4_conv_small_035"): 64,
+    ("timm", "mobilenetv4_hybrid_medium"): 96,  # attention over more than one position
+    ("timm", "mobilenetv3_rw"): (75, 97),
+    ("timm", "mobilenetv4_conv_aa_medium"): (75, 97),  # averages round down where strides round up
+    ("timm", "mobilenetv4_conv_blur_medium"): (75, 97),
+    ("timm", "mobilenet_edgetpu_v2_xs"): (75, 97),
+    ("keras", "MobileNet x0.25"): 64,
+    ("keras", "MobileNetV2 x0.35"): 64,
+}
 
 
 def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -41,6 +45,7 @@ def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return np.float32(0.2) * values  # biases
 
 
-def images(size: int) -> np.ndarray:
-    """Float32 [2, size, size, 3]."""
-    return np.random.default_rng(size).standard_normal((2, size, size, 3), np.float32)
+def images(size: int | tuple[int, int]) -> np.ndarray:
+    """Float32 [2, size, size, 3], or of (height, width)."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return np.random.default_rng(size).standard_normal((2, height, width, 3), np.float32)

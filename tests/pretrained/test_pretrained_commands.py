@@ -15,12 +15,15 @@ import files
 
 from mnet_jax import load_checkpoint, load_pretrained
 from mnet_jax.config import load as load_config
+from mnet_jax.models.tables import VARIANTS
+from mnet_jax.pretrained import timm_rows
 from mnet_jax.pretrained.layouts import KERAS, TIMM
 from mnet_jax.trained import build_model
 from mnet_jax.training import loop
 from mnet_jax.training.initial import flat
 
 ROOT = pathlib.Path(__file__).parents[2]
+COUNTS = json.loads((ROOT / "tests" / "models" / "exact_counts.json").read_text())
 CLASSES = ("ant", "bee", "cat")
 EDGE = 73  # pixels: timm's crop of 0.875 for 64 px takes the middle 64 of 73, with no resampling
 
@@ -171,11 +174,14 @@ def test_the_catalogue_names_what_it_holds(mnet):
     code, out, _ = mnet("weights", "--json")
     rows = {row["name"]: row for row in json.loads(out)}
     assert code == 0
-    assert len(rows) == 87
+    assert len(rows) == 100
     # parameters as timm, torchvision and Keras publish them
     assert rows["timm/mobilenetv3_large_100.ra_in1k"]["params"] == 5_483_032
     assert rows["torchvision/mobilenet_v2.IMAGENET1K_V2"]["params"] == 3_504_872
     assert rows["keras/mobilenet_0.25_224"]["params"] == 470_072
+    assert rows["timm/mobilenetv3_large_150d.ra4_e3600_r256_in1k"]["params"] == 14_622_320
+    assert rows["timm/mobilenet_edgetpu_v2_m.ra4_e3600_r224_in1k"]["params"] == 8_462_888
+    assert rows["timm/mobilenetv3_rw.rmsp_in1k"]["norm_epsilon"] == 1e-3
     assert rows["timm/mobilenetv4_conv_medium.e500_r256_in1k"]["top1"] == pytest.approx(79.92, abs=0.005)
 
 
@@ -211,9 +217,22 @@ def test_the_documented_table_is_the_catalogue(mnet):
     ]
 
 
-def test_the_readme_names_the_best_of_each_architecture(mnet):
+def test_the_documented_architectures_are_those_of_timm_that_load():
+    """docs/weights.md has a row for each, ours with its parameters as the counts of timm itself have them."""
+    text = (ROOT / "docs" / "weights.md").read_text()
+    documented = re.findall(r"^\| `(\w+)` \| (\w+) x(\S+) \| ([\d,]+) \| (\d+|-) \|$", text, re.MULTILINE)
+    assert {name: (model, float(width)) for name, model, width, *_ in documented} == timm_rows.TIMM_ARCHITECTURES
+    assert sum(int(published) for *_, published in documented if published != "-") == len(timm_rows.TIMM_ROWS)
+    counts = {(name, width): params for name, width, rule, params, _ in COUNTS["libraries"] if rule == "timm"}
+    shown = {(model, float(width)): int(params.replace(",", "")) for _, model, width, params, _ in documented}
+    assert shown == {key: counts[key] for key in shown}
+    refused = dict(re.findall(r"^\| `(\w+)` \| - \| (.+) \| \|$", text, re.MULTILINE))
+    assert refused == timm_rows.TIMM_UNSUPPORTED
+
+
+def test_the_readme_names_the_best_of_each_architecture_of_a_paper(mnet):
     _, out, _ = mnet("weights", "--json")
-    rows = [row for row in json.loads(out) if row["top1"] is not None]
+    rows = [row for row in json.loads(out) if row["top1"] is not None and row["model"] not in VARIANTS]
     shown = re.findall(
         r"^\| `(\w+)` \| `(\w+/\S+)` \| (\d+) \| ([\d.]+) \| (\d+) \|$", ROOT.joinpath("README.md").read_text(), re.M
     )

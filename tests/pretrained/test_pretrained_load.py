@@ -15,11 +15,13 @@ from mnet_jax import load_pretrained
 from mnet_jax.models.resolve import resolve
 from mnet_jax.models.tables import SPECS
 from mnet_jax.models.variables import list_variables
+from mnet_jax.pretrained import timm_rows
 from mnet_jax.pretrained.layouts import KERAS, KERAS_NUMBERED, LAYOUTS, TIMM, TORCHVISION
 from mnet_jax.trained import build_model
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden_logits.npz")
 
+LONG = ("mobilenetv4_conv_aa_medium", "mobilenetv4_conv_blur_medium")
 TIMM_CONFIG = {"architecture": "mobilenetv4_conv_small_035", "num_classes": 10}
 
 
@@ -45,24 +47,25 @@ def make(case, folder):
         return files.save_safetensors(
             folder / "model.safetensors", files.library_arrays(TIMM, "v4_conv_small", 0.35), **TIMM_CONFIG
         )
-    if variant == "mobilenetv4_hybrid_medium":
-        arrays = files.library_arrays(TIMM, "v4_hybrid_medium", 1.0)
-        return files.save_safetensors(folder / "m.safetensors", arrays, architecture=variant, num_classes=10)
     if library == "timm":
-        arrays = files.library_arrays(TIMM, "v3_small_minimalistic", 1.0)
+        arrays = files.library_arrays(TIMM, *timm_rows.TIMM_ARCHITECTURES[variant])
         return files.save_safetensors(folder / "m.safetensors", arrays, architecture=variant, num_classes=10)
     model, width = {"MobileNet x0.25": ("v1", 0.25), "MobileNetV2 x0.35": ("v2", 0.35)}[variant]
     return files.save_keras(folder / "m.h5", files.library_arrays(KERAS, model, width))
 
 
-@pytest.mark.parametrize("case", random_weights.GOLDEN, ids=" ".join)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=pytest.mark.long if case[1] in LONG else ()) for case in random_weights.GOLDEN],
+    ids=" ".join,
+)
 def test_logits_are_those_of_the_library(case, tmp_path, lines):
     """Within 1e-4 of the largest, which tests/scripts/make_parity.py --golden stored from the live library."""
     trained = load_pretrained(make(case, tmp_path), log=lines.append)
     assert lines == []
     model = build_model(trained.config, trained.info)
-    size = 96 if "hybrid" in case[1] else 64  # attention over more than one position
-    logits = np.asarray(jax.jit(model.apply)(trained.variables, random_weights.images(size)))
+    images = random_weights.images(random_weights.GOLDEN[case])
+    logits = np.asarray(jax.jit(model.apply)(trained.variables, images))
     theirs = GOLDEN[" ".join(case)]
     assert np.abs(logits - theirs).max() <= 1e-4 * np.abs(theirs).max()
 
@@ -221,15 +224,20 @@ def test_wrong_places_and_names(tmp_path):
     assert "is the directory of a run: commands take it as --checkpoint" in refused(tmp_path)
     assert "no such file" in refused(tmp_path / "none.h5")
     assert "Did you mean 'keras/mobilenet_0.25_224'?" in refused("keras/mobilenet_0.25_22")
-    assert "it is deeper than MobileNetV2" in refused("timm/mobilenetv2_110d.ra_in1k")
-    assert "it blurs" in refused("timm/mobilenetv4_conv_aa_large.e600_r384_in1k")
+    assert "MobileNetV5 is not built yet" in refused("timm/mobilenetv5_300m.gemma3n")
     assert "Did you mean 'mobilenetv3_large_100'?" in refused("timm/mobilenetv3_lage_100")
 
 
-def test_blurred_networks_are_refused_though_their_arrays_fit(tmp_path):
-    config = {"architecture": "mobilenetv4_conv_blur_medium", "num_classes": 10}
-    path = files.save_safetensors(tmp_path / "m.safetensors", {"conv_stem.weight": np.zeros(1, np.float32)}, **config)
-    assert "it blurs before each stride" in refused(path)
+def test_networks_of_the_same_arrays_are_told_apart_by_their_name(tmp_path, lines):
+    """With strides, averages or blurs, timm's medium networks have one set of arrays."""
+    arrays = files.library_arrays(TIMM, "v4_conv_medium", 1.0)
+    for kind in ("conv", "conv_aa", "conv_blur"):
+        config = {"architecture": f"mobilenetv4_{kind}_medium", "num_classes": 10}
+        path = files.save_safetensors(tmp_path / "m.safetensors", arrays, **config)
+        assert load_pretrained(path, log=lines.append).config.model.name == f"v4_{kind}_medium"
+    path.with_name("config.json").unlink()
+    trained = load_pretrained(path, like="timm/mobilenetv4_conv_blur_medium", log=lines.append)
+    assert trained.config.model.name == "v4_conv_blur_medium"
 
 
 def test_real_keras_files(real_data, lines):

@@ -19,7 +19,7 @@ import numpy as np
 
 from mnet_jax import runtime
 from mnet_jax.models.ops import conv, conv_cpu
-from mnet_jax.models.plans import explicit_padding
+from mnet_jax.models.sizes import explicit_padding
 
 # px, input channels, features, stride; 3 x 3. Stems of V3, V1 and a wide V2; V4's first blocks; one at stride 1.
 LAYERS = (

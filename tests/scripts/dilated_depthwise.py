@@ -17,7 +17,7 @@ from dense_conv import in_turn
 
 from mnet_jax import runtime
 from mnet_jax.models.ops.depthwise import FORMS
-from mnet_jax.models.plans import explicit_padding
+from mnet_jax.models.sizes import explicit_padding
 
 # px of the map, channels, kernel, dilation: V3-Large at output stride 16 and 512 px, and at 8; V2 at 8 and 513 px; V1.
 LAYERS = (

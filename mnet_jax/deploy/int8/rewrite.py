@@ -2,6 +2,7 @@
 
 hard swish  x relu6(x + 3) / 6 is a sum with a clamp and a product; HARD_SWISH itself runs in neither. The 1/6 costs
             nothing: all that comes after a hard swish is linear up to the next convolution, whose kernel takes it.
+groups      of a convolution become one, with zeros in its kernel.
 pixels      minus one whole number for all channels, the zero point of the input; what is missing to each channel's
             mean goes into the stem's bias. (So the zeros around the image are that grey instead of each channel's
             mean, a difference of a few levels in one row and column.)
@@ -54,7 +55,7 @@ def rewrite(source: g.Graph) -> Int8Graph:
                 nodes.append(dataclasses.replace(node, mean=np.full(3, grey, np.float32)))
                 factors[node.name] = 1.0
             case g.Conv():
-                bias = node.bias
+                bias, node = node.bias, _one_group(node)
                 if isinstance(nodes[-1], g.Pixels) and not node.depthwise:
                     bias = bias + np.einsum("hwio,i->o", node.kernel.astype(np.float64), pixel_rest)
                 conv = dataclasses.replace(
@@ -96,6 +97,19 @@ def _in_real_numbers(graph: g.Graph) -> tuple[g.Node, ...]:
         if kind and all(reader.name in found for reader in graph.readers(node.name)):
             found.add(node.name)
     return tuple(node for node in graph.nodes if node.name in found)
+
+
+def _one_group(conv: g.Conv) -> g.Conv:
+    """Returns a convolution in groups as one of all channels, whose kernel is 0 from one group to another."""
+    if conv.groups == 1:
+        return conv
+    height, width, inputs, features = conv.kernel.shape
+    each = features // conv.groups
+    kernel = np.zeros((height, width, inputs * conv.groups, features), np.float32)
+    for number in range(conv.groups):
+        mine = slice(number * each, (number + 1) * each)
+        kernel[:, :, number * inputs : (number + 1) * inputs, mine] = conv.kernel[..., mine]
+    return dataclasses.replace(conv, kernel=kernel, groups=1)
 
 
 def _scale(nodes: list[g.Node], source: g.Graph, factors: dict[str, float], name: str, factor: float) -> None:

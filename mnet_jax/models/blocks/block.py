@@ -38,6 +38,7 @@ class BlockSpec(abc.ABC):
 
     features: int  # that it gives
     stride: int
+    pool: str | None = None  # of `pools.POOLS`: has the strides; a field of the kinds that can
     refuses_int8: ClassVar[str | None] = None  # what in it is not trained with int8 rounding
 
     @abc.abstractmethod

@@ -20,7 +20,10 @@ class InvertedResidual(BlockSpec):
     features: int
     stride: int = 1
     squeeze_excite: bool = False
+    squeeze_divisor: int = 8  # of the width between the two layers of squeeze-excite, a quarter of `expanded`
+    squeeze_activation: str = "relu"  # of the first of them
     activation: str
+    residual: bool = True  # whether its input is added where that fits
 
     def resolve(self, place: Place) -> "InvertedResidualPlan":
         """Returns the block's plan."""
@@ -29,9 +32,18 @@ class InvertedResidual(BlockSpec):
         return InvertedResidualPlan(
             expand=None if expanded == into else ConvPlan("expand", into, expanded, self.activation),
             depthwise=depthwise("depthwise", expanded, self.kernel, place.stride, self.activation),
-            squeeze_excite=_squeeze_excite(expanded) if self.squeeze_excite else None,
+            squeeze_excite=self._gate(expanded) if self.squeeze_excite else None,
             project=ConvPlan("project", expanded, features),
-            **place.common("inverted_residual", features),
+            **place.common("inverted_residual", features, residual=self.residual),
+        )
+
+    def _gate(self, features: int) -> SqueezeExcitePlan:
+        """Returns V3's squeeze-excite: an activation, then relu6(x + 3) / 6; both layers with biases."""
+        squeezed = make_divisible(features / 4, self.squeeze_divisor)
+        return SqueezeExcitePlan(
+            name="se",
+            reduce=ConvPlan("reduce", features, squeezed, self.squeeze_activation, norm=False, bias=True),
+            expand=ConvPlan("expand", squeezed, features, "hard_sigmoid", norm=False, bias=True),
         )
 
 
@@ -43,13 +55,3 @@ class InvertedResidualPlan(BlockPlan):
     depthwise: ConvPlan
     squeeze_excite: SqueezeExcitePlan | None
     project: ConvPlan
-
-
-def _squeeze_excite(features: int) -> SqueezeExcitePlan:
-    """V3's squeeze-excite: a quarter of the width it gates, rounded; ReLU, then relu6(x + 3) / 6; both with biases."""
-    squeezed = make_divisible(features / 4)
-    return SqueezeExcitePlan(
-        name="se",
-        reduce=ConvPlan("reduce", features, squeezed, "relu", norm=False, bias=True),
-        expand=ConvPlan("expand", squeezed, features, "hard_sigmoid", norm=False, bias=True),
-    )

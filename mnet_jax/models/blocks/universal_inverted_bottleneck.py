@@ -22,6 +22,7 @@ class UniversalInvertedBottleneck(BlockSpec):
     stride: int = 1
     activation: str
     layer_scale: float | None = None
+    pool: str | None = None
 
     @property
     def kind(self) -> str:
@@ -37,9 +38,11 @@ class UniversalInvertedBottleneck(BlockSpec):
         start = middle = None
         if self.start_kernel:
             stride = 1 if self.middle_kernel else place.stride
-            start = depthwise("start_depthwise", into, self.start_kernel, stride)
+            start = self._strided(depthwise("start_depthwise", into, self.start_kernel, stride))
         if self.middle_kernel:
-            middle = depthwise("middle_depthwise", expanded, self.middle_kernel, place.stride, self.activation)
+            middle = self._strided(
+                depthwise("middle_depthwise", expanded, self.middle_kernel, place.stride, self.activation)
+            )
         return UniversalInvertedBottleneckPlan(
             start_depthwise=start,
             expand=ConvPlan("expand", into, expanded, self.activation),
@@ -48,6 +51,9 @@ class UniversalInvertedBottleneck(BlockSpec):
             layer_scale=self.layer_scale,
             **place.common(self.kind, features),
         )
+
+    def _strided(self, layer: ConvPlan) -> ConvPlan:
+        return dataclasses.replace(layer, pool=self.pool)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -14,14 +14,18 @@ class Tap:
 
     path: str  # of the module, from the network
     features: int
-    strides: tuple[int, ...]  # of the strided layers before it, in their order
+    before: tuple[ConvPlan | BlockPlan, ...]  # the stem and the blocks that stride before it, in their order
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """The strides of what is before it."""
+        return tuple(part.stride for part in self.before)
 
     def size(self, image_size: Size) -> Size:
-        """Returns height and width for images of `image_size`; each stride rounds up, whatever the padding."""
-        height, width = image_size
-        for stride in self.strides:
-            height, width = -(-height // stride), -(-width // stride)
-        return height, width
+        """Returns height and width for images of `image_size`."""
+        for part in self.before:
+            image_size = part.output_size(image_size)
+        return image_size
 
 
 def find_tap(plan: ModelPlan, kind: str, level: int) -> Tap:
@@ -44,7 +48,7 @@ def find_tap(plan: ModelPlan, kind: str, level: int) -> Tap:
     if kind == "last":
         layer = plan.last_conv
         if layer is not None:
-            return Tap(path=layer.name, features=layer.features, strides=_strides(plan, len(plan.blocks)))
+            return Tap(path=layer.name, features=layer.features, before=_strided(plan, len(plan.blocks)))
         level = 0
     name = plan.map_blocks[len(plan.map_blocks) - 1 - level][1]
     index = next(index for index, block in enumerate(plan.blocks) if block.name == name)
@@ -53,8 +57,8 @@ def find_tap(plan: ModelPlan, kind: str, level: int) -> Tap:
         layer = _expansion(block)
         if layer is not None:
             path = f"{block.name}/{layer.name}"
-            return Tap(path=path, features=layer.features, strides=_strides(plan, index + 1))
-    return Tap(path=name, features=plan.blocks[index].features, strides=_strides(plan, index + 1))
+            return Tap(path=path, features=layer.features, before=_strided(plan, index + 1))
+    return Tap(path=name, features=plan.blocks[index].features, before=_strided(plan, index + 1))
 
 
 def find_first(plan: ModelPlan, stride: int) -> Tap:
@@ -67,7 +71,7 @@ def find_first(plan: ModelPlan, stride: int) -> Tap:
     for index, block in enumerate(plan.blocks):
         reduction *= block.stride
         if reduction == stride:
-            return Tap(path=block.name, features=block.features, strides=_strides(plan, index + 1))
+            return Tap(path=block.name, features=block.features, before=_strided(plan, index + 1))
     raise ValueError(f"{plan.name} with stem_stride {plan.stem_stride} has no map of stride {stride}")
 
 
@@ -81,10 +85,9 @@ def _expansion(block: BlockPlan) -> ConvPlan | None:
     return None
 
 
-def _strides(plan: ModelPlan, blocks: int) -> tuple[int, ...]:
-    """Strides of the stem and of the first `blocks` blocks, without those of 1."""
-    strides = (plan.stem.stride, *(block.stride for block in plan.blocks[:blocks]))
-    return tuple(stride for stride in strides if stride > 1)
+def _strided(plan: ModelPlan, blocks: int) -> tuple[ConvPlan | BlockPlan, ...]:
+    """The stem and the first `blocks` blocks, without those of stride 1."""
+    return tuple(part for part in (plan.stem, *plan.blocks[:blocks]) if part.stride > 1)
 
 
 def trimmed(plan: ModelPlan, taps: tuple[Tap, ...]) -> ModelPlan:
