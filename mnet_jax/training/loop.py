@@ -94,6 +94,7 @@ def train(config: ml_collections.ConfigDict, workdir: str, signal: StopSignal | 
                 checkpoints.wait()
                 signal.stopped = True
                 reporter.info(f"Asked to stop: saved step {step}. The same command goes on from there.")
+                reporter.close()  # without pictures and a summary: the machine is about to go
                 break
             if patience.exhausted and step < run_plan.total_steps:
                 reporter.ends_at(step)

@@ -1,4 +1,4 @@
-"""Ways to damage the directory of a run, by what they are called; the tests and tests/scripts/faults.py inject them."""
+"""Ways to damage the directory of a run, by their names; tests and tests/scripts/fault_table.py inject them."""
 
 import json
 import pathlib
@@ -113,8 +113,6 @@ OTHER = {
     "`metrics.jsonl`: 100,000 brackets": lambda run: append(run, b"[" * 100_000),
     "`metrics.jsonl`: a binary line": lambda run: append(run, b"\xff\x00\x80"),
     "`metrics.jsonl` removed": lambda run: (run / "metrics.jsonl").unlink(),
-    "`train.log` removed": lambda run: (run / "train.log").unlink(),
-    "`tensorboard/` removed": lambda run: shutil.rmtree(run / "tensorboard"),
     "a lock that a dead process left": lambda run: (run / ".lock").write_text("process 999999 on gone since 2020"),
 }
 # The run cannot go on; it is refused in one line, and nothing is touched.
