@@ -413,7 +413,7 @@ def test_feature_pyramids_in_the_other_formats(tmp_path):
     expected = jax.jit(lambda images: interpret(graph, images))(images)
     for name, model in (
         ("float", tflite.convert(graph, about)),
-        ("int8", int8_model(graph, about, lambda: [images])),
+        ("int8", int8_model(graph, about, lambda: [images], nearest=True)),
     ):
         (tmp_path / name).write_bytes(model)
         found = formats.load(tmp_path / name)(images)
@@ -427,7 +427,7 @@ def test_int8_computes_layers_in_whole_numbers_and_detections_in_real_ones(both,
     trained = both["sigmoid"][0]
     graph, about = build_graph(trained, quantize="int8")
     path = tmp_path / "model.tflite"
-    path.write_bytes(int8_model(graph, about, lambda: [random_images(SIZE, 6, seed=3), images]))
+    path.write_bytes(int8_model(graph, about, lambda: [random_images(SIZE, 6, seed=3), images], nearest=True))
     model = path.read_bytes()
     operations = tflite.operations(model)
     assert operations.count("DEQUANTIZE") == 12  # codes and logits of six maps, each with a scale of its own

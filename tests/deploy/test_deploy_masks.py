@@ -100,7 +100,7 @@ def test_int8(segmenter, tmp_path, output):
     _, _, images, _ = segmenter
     path, known = tmp_path / "model.tflite", about(output, quantize="int8")
     graph = graph_of(segmenter, output)
-    path.write_bytes(int8_model(graph, known, lambda: [random_images(SIZE, 6, seed=2), images]))
+    path.write_bytes(int8_model(graph, known, lambda: [random_images(SIZE, 6, seed=2), images], nearest=True))
     expected, found = np.asarray(interpret(graph, images)), formats.load(path)(images)
     assert found.shape == expected.shape
     if output == "classes":
