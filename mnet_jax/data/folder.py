@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import ml_collections
 
 from mnet_jax import files
-from mnet_jax.data import formats, manifest, records
+from mnet_jax.data import formats, layout, manifest, records
 from mnet_jax.data.annotations import Annotation, Label
 from mnet_jax.data.manifest import Entry
 from mnet_jax.data.source import HELD_OUT, UNSORTED, Source
@@ -170,9 +170,9 @@ def scan(root: str, manifest_path: str | None = None, split_from: str | None = N
 
 def scan_unsorted(root: str) -> Listing:
     """Returns all images of a folder and below, one of each, without classes: labels are 0, and there are no names."""
-    if not _listed(root):
+    if not layout.listed(root):
         raise ValueError(f"{root} is empty")
-    found = files_below(root, root)
+    found = layout.files_below(root, root)
     verdicts = formats.judge(found)
     images = [
         Candidate(path, "", UNSORTED, v.digest) for path, v in zip(found, verdicts, strict=True) if v.fault is None
@@ -189,21 +189,21 @@ def has_classes(root: str) -> bool:
     """Returns whether there are folders in a folder."""
     if not tf.io.gfile.isdir(root):
         raise ValueError(f"no such folder: {root}")
-    return bool(_folders(root))
+    return bool(layout.folders(root))
 
 
 def _inspect(root: str) -> tuple[list[Candidate], list[LeftOut]]:
     """Returns the images of a folder, and the files that are none or do not belong to a class."""
     if not tf.io.gfile.isdir(root):
         raise ValueError(f"no such folder: {root} (data.folder)")
-    top = _folders(root)
-    if "train" in top and _folders(_join(root, "train")):
-        parts = {split: _join(root, split) for split in ("train", *HELD_OUT) if split in top}
-        stray = [LeftOut(_join(root, name), f"beside {', '.join(parts)}") for name in top if name not in parts]
-        homeless = [_join(path, name) for path in (root, *parts.values()) for name in _loose_files(path)]
+    top = layout.folders(root)
+    if "train" in top and layout.folders(layout.join(root, "train")):
+        parts = {split: layout.join(root, split) for split in ("train", *HELD_OUT) if split in top}
+        stray = [LeftOut(layout.join(root, name), f"beside {', '.join(parts)}") for name in top if name not in parts]
+        homeless = [layout.join(path, name) for path in (root, *parts.values()) for name in layout.loose_files(path)]
     else:
         parts = {"": root}
-        stray, homeless = [], [_join(root, name) for name in _loose_files(root)]
+        stray, homeless = [], [layout.join(root, name) for name in layout.loose_files(root)]
     found = [
         (path, name, split) for split, part in parts.items() for name, paths in _classes(part).items() for path in paths
     ]
@@ -252,12 +252,14 @@ def _checked(root: str, images: list[Candidate], known: Mapping[str, str]) -> li
     if len(names) < 2:
         raise ValueError(
             f"{root} has {'no images' if not names else f'one class only ({names[0]!r})'}: "
-            f"put each class into a folder of its own, such as {_join(root, 'cats')} and {_join(root, 'dogs')}"
+            f"put each class into a folder of its own, "
+            f"such as {layout.join(root, 'cats')} and {layout.join(root, 'dogs')}"
         )
     for split in sorted({image.split for image in images}):
         if unknown := sorted({image.class_name for image in images if image.split == split} - set(names)):
             raise ValueError(
-                f"{_join(root, split)} has classes that {_join(root, 'train')} has not: {', '.join(unknown)}"
+                f"{layout.join(root, split)} has classes that {layout.join(root, 'train')} has not: "
+                f"{', '.join(unknown)}"
             )
     if {image.split for image in images} <= {"", "train"}:
         images = _split(images, known)
@@ -318,32 +320,4 @@ def as_noted(
 
 def _classes(path: str) -> dict[str, list[str]]:
     """Returns the paths of the files of each class."""
-    return {name: files_below(path, _join(path, name)) for name in _folders(path)}
-
-
-def files_below(root: str, top: str) -> list[str]:
-    """Returns the files in `top` and below that are not hidden, nor in a folder that is (below `root`)."""
-    return sorted(
-        _join(directory, file)
-        for directory, _, files in tf.io.gfile.walk(top)
-        for file in files
-        if not file.startswith(".") and "/." not in directory[len(root) :]
-    )
-
-
-def _folders(path: str) -> list[str]:
-    return [name for name, is_folder in _listed(path) if is_folder]
-
-
-def _loose_files(path: str) -> list[str]:
-    return [name for name, is_folder in _listed(path) if not is_folder]
-
-
-def _listed(path: str) -> list[tuple[str, bool]]:
-    """Returns (name, whether it is a folder) of what is not hidden, in order."""
-    names = sorted(name.rstrip("/") for name in tf.io.gfile.listdir(path))  # a bucket's folders end with a slash
-    return [(name, tf.io.gfile.isdir(_join(path, name))) for name in names if name and not name.startswith(".")]
-
-
-def _join(*parts: str) -> str:
-    return os.path.join(*parts)  # not pathlib, which makes one slash of the two in gs://
+    return {name: layout.files_below(path, layout.join(path, name)) for name in layout.folders(path)}

@@ -22,9 +22,9 @@ from sample_sets import config, encode, picture
 from mnet_jax.data import manifest, pipeline
 from mnet_jax.data.annotations import Boxes, Label
 from mnet_jax.data.boxes import folder
-from mnet_jax.data.boxes.found import split_of
 from mnet_jax.data.dataset import Dataset
 from mnet_jax.data.folder import LeftOut
+from mnet_jax.data.layout import split_of
 
 SPLITS = {"train": pictures(9), "val": pictures(4, first=9)}
 

@@ -12,8 +12,9 @@ import json
 import os
 from collections.abc import Iterator
 
-from mnet_jax.data.boxes.found import Fault, Found, Labelled, Object, Tree, number, split_of
+from mnet_jax.data.boxes.found import Fault, Found, Labelled, Object, Tree, number
 from mnet_jax.data.folder import LeftOut
+from mnet_jax.data.layout import split_of
 
 _MOST = 2 << 30  # bytes; that of train2017 has 0.45 GiB
 _OTHERS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_")  # COCO's files beside instances_

@@ -10,19 +10,16 @@ import dataclasses
 import functools
 import math
 import os
-import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from mnet_jax.data.folder import LeftOut, files_below
-from mnet_jax.data.source import HELD_OUT
+from mnet_jax.data.folder import LeftOut
+from mnet_jax.data.layout import files_below, split_of
 from mnet_jax.data.tensorflow_setup import tf
 
 # By these the files of a folder are taken for images; whether they are is told by their bytes. The last ones cannot be
 # read, and are said by name.
 _IMAGES = (".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".webp", ".heic", ".heif", ".avif", ".tif", ".tiff")
-_SPLITS = ("train", *HELD_OUT)
-_SPLIT = re.compile(rf"(?:^|[^a-z])({'|'.join(sorted(_SPLITS, key=len, reverse=True))})(?:\d+)?(?=[^a-z0-9]|$)")
 
 
 class Fault(Exception):
@@ -164,18 +161,6 @@ def _one_of(files: list[str], name: str, split: str) -> str:
 def stem(file: str) -> str:
     """Returns the name of a file without its folder and its last suffix."""
     return os.path.splitext(os.path.basename(file))[0]
-
-
-def split_of(file: str) -> str:
-    """Returns the split that a path names, the last one; "" if none: "valid/a.json", "instances_train2017.json"."""
-    found = _SPLIT.findall(file.lower())
-    return found[-1] if found else ""
-
-
-def split_of_folder(file: str) -> str:
-    """Returns the split that a folder of the path is called after, whatever the file itself is called; "" if none."""
-    found = [part for part in map(split_of, os.path.dirname(file).split("/")) if part]
-    return found[-1] if found else ""
 
 
 def number(value: object) -> float | None:

@@ -10,8 +10,9 @@ import dataclasses
 import os
 from xml.parsers import expat
 
-from mnet_jax.data.boxes.found import Fault, Found, Labelled, Object, Tree, number, split_of_folder, stem
+from mnet_jax.data.boxes.found import Fault, Found, Labelled, Object, Tree, number, stem
 from mnet_jax.data.folder import LeftOut
+from mnet_jax.data.layout import split_of_folder
 from mnet_jax.data.source import HELD_OUT
 
 _MOST, _DEEPEST = 16 << 20, 32  # bytes; elements inside each other

@@ -12,8 +12,9 @@ import re
 
 import yaml
 
-from mnet_jax.data.boxes.found import Fault, Found, Labelled, Object, Tree, number, split_of_folder, stem
+from mnet_jax.data.boxes.found import Fault, Found, Labelled, Object, Tree, number, stem
 from mnet_jax.data.folder import LeftOut
+from mnet_jax.data.layout import split_of_folder
 
 _MOST, _MOST_YAML = 16 << 20, 1 << 20  # bytes
 _KEYS = {"train": "train", "val": "val", "valid": "valid", "validation": "validation", "test": "test"}

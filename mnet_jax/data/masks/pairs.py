@@ -15,8 +15,9 @@ import re
 
 import numpy as np
 
-from mnet_jax.data.boxes.found import Fault, Tree, split_of_folder, stem
+from mnet_jax.data.boxes.found import Fault, Tree, stem
 from mnet_jax.data.folder import LeftOut
+from mnet_jax.data.layout import split_of_folder
 from mnet_jax.data.masks.classes import Classes
 from mnet_jax.data.pixel_map import VOID
 from mnet_jax.data.source import HELD_OUT
