@@ -1,8 +1,9 @@
 """Any folder of images as a data set: one sub-folder a class.
 
-Either photos/train/<class>/... with photos/val, photos/validation or photos/test beside it, or photos/<class>/...,
-which is split here. Sub-folders of a class count too. Files are told apart by their bytes, whatever their names. A file
-that cannot be used is left out and listed, with the reason; of several copies of an image one is used.
+Either photos/train/<class>/... with photos/val, photos/validation or photos/test beside it, spelt as people do
+(`layout.split_folders`), or photos/<class>/..., which is split here. Sub-folders of a class count too. Files are told
+apart by their bytes, whatever their names. A file that cannot be used is left out and listed, with the reason; of
+several copies of an image one is used.
 """
 
 from __future__ import annotations
@@ -196,10 +197,10 @@ def _inspect(root: str) -> tuple[list[Candidate], list[LeftOut]]:
     """Returns the images of a folder, and the files that are none or do not belong to a class."""
     if not tf.io.gfile.isdir(root):
         raise ValueError(f"no such folder: {root} (data.folder)")
-    top = layout.folders(root)
-    if "train" in top and layout.folders(layout.join(root, "train")):
-        parts = {split: layout.join(root, split) for split in ("train", *HELD_OUT) if split in top}
-        stray = [LeftOut(layout.join(root, name), f"beside {', '.join(parts)}") for name in top if name not in parts]
+    if parts := layout.split_folders(root):
+        names = [os.path.relpath(path, root).split(os.sep)[0] for path in parts.values()]
+        others = [name for name in layout.folders(root) if name not in names]
+        stray = [LeftOut(layout.join(root, name), f"beside {', '.join(names)}") for name in others]
         homeless = [layout.join(path, name) for path in (root, *parts.values()) for name in layout.loose_files(path)]
     else:
         parts = {"": root}

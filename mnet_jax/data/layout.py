@@ -8,8 +8,9 @@ import re
 from mnet_jax.data.source import HELD_OUT
 from mnet_jax.data.tensorflow_setup import tf
 
-_SPLITS = ("train", *HELD_OUT)
-_SPLIT = re.compile(rf"(?:^|[^a-z])({'|'.join(sorted(_SPLITS, key=len, reverse=True))})(?:\d+)?(?=[^a-z0-9]|$)")
+# Words that say a split, with the split; the others of HELD_OUT are splits of their own.
+_WORDS = {"train": "train", "training": "train", **{name: name for name in HELD_OUT}, "testing": "test"}
+_SPLIT = re.compile(rf"(?:^|[^a-z])({'|'.join(sorted(_WORDS, key=len, reverse=True))})(?:\d+)?(?=[^a-z0-9]|$)")
 
 
 def files_below(root: str, top: str) -> list[str]:
@@ -47,12 +48,58 @@ def join(*parts: str) -> str:
 
 
 def split_of(file: str) -> str:
-    """Returns the split that a path names, the last one; "" if none: "valid/a.json", "instances_train2017.json"."""
+    """Returns the split that a path names, the last one; "" if none: "valid/a.json", "Training/a", "seg_train2017"."""
     found = _SPLIT.findall(file.lower())
-    return found[-1] if found else ""
+    return _WORDS[found[-1]] if found else ""
 
 
 def split_of_folder(file: str) -> str:
     """Returns the split that a folder of the path is called after, whatever the file itself is called; "" if none."""
     found = [part for part in map(split_of, os.path.dirname(file).split("/")) if part]
     return found[-1] if found else ""
+
+
+def split_folders(root: str, *, for_training: bool = True) -> dict[str, str]:
+    """Returns the folder of each split in a folder, by split; {} where what lies in it are classes.
+
+    A folder is a split's where its name says one ("Train", "testing", "seg_val") and there are folders in that of
+    "train". Where its name says more than the split ("train_station"), another split has to be there too.
+
+    Args:
+      root: the folder.
+      for_training: whether there has to be a split "train"; else any will do.
+
+    Raises:
+      ValueError: if two folders are for one split.
+    """
+    said = [(name, split) for name in folders(root) if (split := split_of(name))]
+    full = [(name, split) for name, split in said if folders(join(root, name))]
+    needed = [one for one in full if one[1] == "train" or not for_training]
+    plain = any(name.lower() in _WORDS for name, _ in needed)
+    if not needed or (not plain and len({split for _, split in full}) < 2):
+        return {}
+    by_split: dict[str, list[str]] = {}
+    for name, split in said:
+        if (name, split) in full or all(split != other for _, other in full):
+            by_split.setdefault(split, []).append(name)
+    return {
+        split: _unwrapped(join(root, _chosen(root, split, by_split[split])), split)
+        for split in ("train", *HELD_OUT)
+        if split in by_split
+    }
+
+
+def _chosen(root: str, split: str, names: list[str]) -> str:
+    """Returns the folder of a split: the one of just this name, else of a word for it, else the only one."""
+    words = [name for name in names if name == split] or [name for name in names if name.lower() in _WORDS] or names
+    if len(words) > 1:
+        raise ValueError(f"{root} has {words[0]!r} and {words[1]!r}, both for {split!r}: one of them expected")
+    return words[0]
+
+
+def _unwrapped(path: str, split: str) -> str:
+    """Returns the folder that a split's own name has once more inside it, as archives do: seg_train/seg_train."""
+    inside = listed(path)
+    if len(inside) == 1 and inside[0][1] and split_of(inside[0][0]) == split:
+        return _unwrapped(join(path, inside[0][0]), split)
+    return path

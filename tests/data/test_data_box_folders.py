@@ -182,7 +182,10 @@ def test_trainval_is_for_training_where_there_is_no_train(tmp_path):
         ("test-2.json", "test"),
         ("Train/images/a.jpg", "train"),
         ("trains/latest.json", ""),
-        ("training.json", ""),
+        ("training.json", "train"),
+        ("TESTING/a.jpg", "test"),
+        ("seg_train/seg_train/a.jpg", "train"),
+        ("trained.json", ""),
         ("constraint_values.json", ""),
     ],
 )

@@ -34,6 +34,38 @@ def test_split_by_its_owner(tmp_path, held_out):
     assert files(listing, tmp_path, held_out) == {f"{held_out}/cat/0007.jpg": 0, f"{held_out}/cat/0008.jpg": 0}
 
 
+@pytest.mark.parametrize(
+    ("names", "held_out"),
+    [
+        (("Train", "Test"), "test"),
+        (("training", "testing"), "test"),
+        (("TRAIN", "VAL"), "val"),
+        (("seg_train/seg_train", "seg_test/seg_test"), "test"),
+        (("Training Data", "Validation_Data"), "validation"),
+        (("train", "Valid"), "valid"),
+    ],
+)
+def test_splits_whatever_their_spelling(tmp_path, names, held_out):
+    start = fill(tmp_path / names[0], {"dog": 3, "cat": 4})
+    fill(tmp_path / names[1], {"cat": 2}, start)
+    info = opened(config(name="folder", folder=str(tmp_path))).info
+    assert (info.class_names, info.num_train, info.num_eval) == (("cat", "dog"), 7, 2)
+    assert (info.train_split, info.eval_split) == ("train", held_out)
+
+
+def test_classes_whose_names_sound_like_splits_are_classes(tmp_path):
+    fill(tmp_path, {"train": 9, "test tube": 9, "bus/big": 9})  # no folders in "train"
+    assert folder.scan(str(tmp_path)).class_names == ("bus", "test tube", "train")
+    fill(tmp_path, {"train station/steam": 9}, start=27)
+    assert folder.scan(str(tmp_path)).class_names == ("bus", "test tube", "train", "train station")
+
+
+def test_two_folders_for_one_split_are_refused(tmp_path):
+    fill(tmp_path, {"Train/a": 2, "TRAIN/b": 2, "val/a": 1})
+    with pytest.raises(ValueError, match=r"has 'TRAIN' and 'Train', both for 'train': one of them expected"):
+        folder.scan(str(tmp_path))
+
+
 def test_chosen_split(tmp_path):
     start = fill(tmp_path / "train", {"dog": 2, "cat": 2})
     start = fill(tmp_path / "val", {"cat": 3}, start)
