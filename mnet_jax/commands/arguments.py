@@ -134,9 +134,11 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--data_dir", metavar="DIR", help="the TFDS directory (default: as in training)")
     parser.add_argument(
-        "--folder", metavar="DIR", help="images in DIR/<class>/ or DIR/val/<class>/; means --data folder"
+        "--folder", metavar="DIR", help="every image in DIR/<class>/ or DIR/val/<class>/; means --data folder"
     )
-    parser.add_argument("--split", help="split to evaluate (default: as in training)")
+    parser.add_argument(
+        "--split", help="split to evaluate, of folders also several, train+val (default: as in training)"
+    )
 
 
 def check_data(args: argparse.Namespace) -> None:
@@ -179,7 +181,8 @@ def open_data(
     if image_size is not None:
         set_field(config, "data.image_size", tuple(image_size))
 
-    dataset = Dataset.open(data, annotations(config))
+    judged_by = () if args.folder is None else trained.class_names
+    dataset = Dataset.open(data, annotations(config), judged_by)
     if complaint := dataset.complaint():
         print(f"mnet: {complaint}", file=sys.stderr)
     _check_classes(dataset.info.class_names, trained.class_names, dataset.info.name)

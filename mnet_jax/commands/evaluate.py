@@ -37,7 +37,7 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     devices = Devices()
     wanted = args.batch_size or min(config.eval.batch_size, _IMAGES_PER_DEVICE * devices.count, info.num_eval)
     device_batch = -(-wanted // devices.count)
-    place = f"{info.name}, split {info.eval_split}"
+    place = f"{args.folder or info.name}, split {info.eval_split}"
     print(f"mnet: evaluating {info.num_eval:,} images of {place}", file=sys.stderr)
     task = build_task(config, info)
     evaluator = Evaluator(

@@ -99,7 +99,12 @@ def _images(
     dataset, _ = arguments.open_data(args, trained, image_size=about.image_size)
     info = dataset.info
     batch_size = min(_BATCH, info.num_eval, args.num_images or info.num_eval)
-    return info.name, info.eval_split, info.num_eval, pipeline.eval_batches(dataset, batch_size=batch_size)
+    return (
+        args.folder or info.name,
+        info.eval_split,
+        info.num_eval,
+        pipeline.eval_batches(dataset, batch_size=batch_size),
+    )
 
 
 def _photos(

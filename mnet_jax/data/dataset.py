@@ -40,7 +40,9 @@ class Dataset:
     source: Source
 
     @classmethod
-    def open(cls, data: ml_collections.ConfigDict, annotations: Mapping[str, Annotation]) -> Dataset:
+    def open(
+        cls, data: ml_collections.ConfigDict, annotations: Mapping[str, Annotation], judged_by: tuple[str, ...] = ()
+    ) -> Dataset:
         """Returns the data set that `data` names, with these annotations.
 
         Splits, unless the config names them: "train"; for evaluation "validation" if there is one, else "test", else
@@ -50,14 +52,18 @@ class Dataset:
         Args:
           data: the section of a run's config.
           annotations: kinds of annotation, by their name in a batch; {}: images alone.
+          judged_by: the classes of a model: a folder of photos with labels has these, and all of its photos are for
+            evaluation; () and for other sets: those of the set.
 
         Raises:
           ValueError: that says what to type, if the set or a split is missing, or it has not those annotations.
         """
         data = data.copy_and_resolve_references()
-        source = _open_source(data, annotations)
+        source = _open_source(data, annotations, judged_by)
         if list(source.sizes) == [UNSORTED]:
             train_split = eval_split = UNSORTED
+        elif source.is_judged:
+            train_split = eval_split = data.eval_split or next(iter(source.sizes))
         else:
             train_split, eval_split = _choose_splits(data, source)
         mean, std = catalog.statistics(data.name)
@@ -166,7 +172,9 @@ class Dataset:
         return self.source.complaint()
 
 
-def _open_source(data: ml_collections.ConfigDict, annotations: Mapping[str, Annotation]) -> Source:
+def _open_source(
+    data: ml_collections.ConfigDict, annotations: Mapping[str, Annotation], judged_by: tuple[str, ...]
+) -> Source:
     if data.name == "folder":
         if any(isinstance(one, Boxes) for one in annotations.values()):
             from mnet_jax.data.boxes.folder import BoxFolder
@@ -179,7 +187,12 @@ def _open_source(data: ml_collections.ConfigDict, annotations: Mapping[str, Anno
         from mnet_jax.data.folder import Folder
         from mnet_jax.data.imagenet import in_place
 
-        return in_place.open_folder(data, annotations) or Folder(data, annotations)
+        unpacked = in_place.open_folder(data, annotations)
+        if judged_by and (unpacked is None or unpacked.class_names != judged_by):
+            from mnet_jax.data.judged import JudgedFolder
+
+            return JudgedFolder(data, annotations, judged_by)
+        return unpacked or Folder(data, annotations)
     from mnet_jax.data.tfds_set import TFDSSet
 
     return TFDSSet(data, annotations)

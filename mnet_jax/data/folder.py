@@ -42,22 +42,27 @@ class Folder(Source):
 
     def count(self, split: str) -> int | None:
         """Returns how many images a split has."""
-        return self.sizes.get(split)
+        files = self.files(split)
+        return None if files is None else len(files)
+
+    def files(self, split: str) -> tuple[File, ...] | None:
+        """Returns the images of a split; None if there is no such split."""
+        return self.listing.splits.get(split)
 
     def open_split(self, split: str) -> records.Table:
         """Returns the paths of a split's images, and their labels."""
-        files = self.listing.splits[split]
+        files = self.files(split)
         labels = tf.constant([file.label for file in files], tf.int64)
         paths = tf.constant([file.path for file in files])
         return records.Table(paths, {name: {"": labels} for name in self._labels}, are_paths=True)
 
     def digests(self, split: str) -> list[str]:
         """Returns the hashes that the listing has."""
-        return [file.digest for file in self.listing.splits[split]]
+        return [file.digest for file in self.files(split)]
 
     def file_names(self, split: str) -> list[str]:
         """Returns the images' paths."""
-        return [file.path for file in self.listing.splits[split]]
+        return [file.path for file in self.files(split)]
 
     def complaint(self) -> str | None:
         """Returns one line about the files that were left out, if there are any."""
@@ -148,7 +153,7 @@ def scan(root: str, manifest_path: str | None = None, split_from: str | None = N
       ValueError: if there are no images, or fewer than two classes, or a split has classes that "train" has not; if an
         image of the manifest is gone or in another class.
     """
-    images, unusable = _inspect(root)
+    images, unusable = inspect(root)
     fixed = {} if manifest_path is None else manifest.read(manifest_path)
     known = fixed or ({} if split_from is None else manifest.read(split_from))
     images, copies = without_copies(root, images, {digest: entry.class_name for digest, entry in known.items()})
@@ -193,11 +198,14 @@ def has_classes(root: str) -> bool:
     return bool(layout.folders(root))
 
 
-def _inspect(root: str) -> tuple[list[Candidate], list[LeftOut]]:
-    """Returns the images of a folder, and the files that are none or do not belong to a class."""
+def inspect(root: str, *, for_training: bool = True) -> tuple[list[Candidate], list[LeftOut]]:
+    """Returns the images of a folder, and the files that are none or do not belong to a class.
+
+    With `for_training` its folders are those of splits only where "train" is among them.
+    """
     if not tf.io.gfile.isdir(root):
         raise ValueError(f"no such folder: {root} (data.folder)")
-    if parts := layout.split_folders(root):
+    if parts := layout.split_folders(root, for_training=for_training):
         names = [os.path.relpath(path, root).split(os.sep)[0] for path in parts.values()]
         others = [name for name in layout.folders(root) if name not in names]
         stray = [LeftOut(layout.join(root, name), f"beside {', '.join(names)}") for name in others]

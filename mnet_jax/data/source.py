@@ -19,6 +19,7 @@ class Source(abc.ABC):
 
     sizes: dict[str, int]  # examples by split
     class_names: tuple[str, ...]
+    is_judged: bool = False  # whether there is nothing to train on; the first split is evaluated
     slices: bool = False  # whether parts of a split such as "train[:10%]" are splits too
 
     @abc.abstractmethod

@@ -86,7 +86,23 @@ def test_evaluate_refuses_other_classes(digits_run, tmp_path, mnet):
             Image.new("RGB", (9, 9), (red, green, 0)).save(tmp_path / part / name / "a.png")
     code, out, err = mnet("evaluate", "--checkpoint", digits_run, "--folder", tmp_path)
     assert (code, out) == (2, "")
-    assert re.fullmatch(r"mnet: folder has 2 classes, the checkpoint knows 10: .*\n", err)
+    assert re.fullmatch(r"mnet: .* has classes that the model does not know: cat, dog; it knows 10: 0, 1, .*\n", err)
+
+
+def test_evaluate_judges_every_photo_of_a_folder_that_lacks_classes(digits_run, photos, tmp_path, mnet):
+    """All of the 3s and 7s, without a split; `mnet predict` says of how many the model is right."""
+    files = [file for file in sorted(photos.iterdir()) if file.name[0] in "37"]
+    for file in files:
+        (tmp_path / file.name[0]).mkdir(exist_ok=True)
+        (tmp_path / file.name[0] / file.name).write_bytes(file.read_bytes())
+    code, out, err = mnet("evaluate", "--checkpoint", digits_run, "--folder", tmp_path, "--json")
+    result = json.loads(out)
+    assert (code, result["num_images"]) == (0, len(files))
+    assert "no photos of 8 of the model's 10 classes: 0, 1, 2, 4, 5 and 3 more" in err
+    code, out, _ = mnet("predict", "--checkpoint", digits_run, "--top", 1, *files, "--json")
+    found = [image["predictions"][0]["class"] for image in json.loads(out)["images"]]
+    right = [name == file.name[0] for name, file in zip(found, files, strict=True)]
+    assert result["top1"] == pytest.approx(np.mean(right), abs=1e-9)
 
 
 def test_evaluate_and_predict_name_the_steps_there_are(digits_run, mnet):
