@@ -54,6 +54,19 @@ def test_inputs_that_never_vary_are_no_trouble():
         assert np.abs(levels[1] - columns[1]).max() <= 0.5
 
 
+def test_inputs_of_very_unequal_size_are_no_trouble():
+    """As in a network that was never trained; the plain inverse of this covariance has no factor."""
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(40, 24)) @ rng.normal(size=(24, 24)) * np.logspace(-9, 12, 24)
+    covariance = inputs.T @ inputs
+    columns, scale = rng.normal(size=(24, 3)), np.full(3, 0.02)
+    levels = rounding.round_columns(columns, scale, covariance)
+    assert np.all(np.isfinite(levels))
+    plain = np.round(columns / scale)
+    ours, nearest = (np.square(inputs @ (values * scale - columns)).sum() for values in (levels, plain))
+    assert ours <= nearest
+
+
 @pytest.mark.parametrize("depthwise", [False, True])
 def test_moments_and_the_mean_error(depthwise):
     """Moments are those of the patches that SciPy-like slicing gives; the bias takes exactly the mean error."""

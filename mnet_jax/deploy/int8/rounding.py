@@ -141,8 +141,10 @@ def round_columns(columns: np.ndarray, scale: np.ndarray, covariance: np.ndarray
     places = np.broadcast_to(order.T if order.ndim == 2 else order[:, None], columns.shape)
     left = np.take_along_axis(columns.astype(np.float64), places, 0)
     levels = np.empty_like(left)
-    # Row i of the inverse's upper factor holds what the error of input i means for those after it.
-    upper = np.swapaxes(np.linalg.cholesky(np.linalg.inv(damped)), -1, -2)
+    # Row i of the inverse's upper factor holds what the error of input i means for those after it. It is the inverse of
+    # the factor from the other end, which exists however unequal the variances are; an inverse of `damped` may round to
+    # a matrix that has no factor.
+    upper = np.linalg.inv(np.linalg.cholesky(damped[..., ::-1, ::-1]))[..., ::-1, ::-1]
     for i in range(number):
         levels[i] = _nearest(left[i], scale)
         error = (left[i] - levels[i] * scale) / upper[..., i, i]
