@@ -18,6 +18,7 @@ from mnet_jax.deploy.int8.rewrite import Int8Graph
 from mnet_jax.deploy.interpret import interpret
 
 _DAMPING = 0.01  # of the mean variance, added to each input's (GPTQ's): few images do not tell a covariance exactly
+_ATTEMPTS = 20  # at a damping, each ten times the one before
 _SHARES = np.linspace(0.6, 1.0, 9)  # of the largest weight: what is tried for the scale
 _POSITIONS = 256  # of a map that are looked at in each image, where the kernel is larger than 1 x 1
 _LEVELS = 127  # weights are -127 to 127
@@ -133,18 +134,14 @@ def round_columns(columns: np.ndarray, scale: np.ndarray, covariance: np.ndarray
     """Returns weights [n, out] as whole numbers of `scale` [out]; covariance [n, n], or [out, n, n] where depthwise."""
     number = columns.shape[0]
     variance = np.diagonal(covariance, axis1=-2, axis2=-1)
-    damping = _DAMPING * variance.mean(-1) + 1e-12
-    damped = covariance + damping[..., None, None] * np.eye(number)
     # Inputs that vary most come first, while there are many weights left to make their errors good.
     order = np.argsort(-variance, -1, kind="stable")
-    damped = np.take_along_axis(np.take_along_axis(damped, order[..., :, None], -2), order[..., None, :], -1)
+    upper = _upper_factor(
+        np.take_along_axis(np.take_along_axis(covariance, order[..., :, None], -2), order[..., None, :], -1)
+    )
     places = np.broadcast_to(order.T if order.ndim == 2 else order[:, None], columns.shape)
     left = np.take_along_axis(columns.astype(np.float64), places, 0)
     levels = np.empty_like(left)
-    # Row i of the inverse's upper factor holds what the error of input i means for those after it. It is the inverse of
-    # the factor from the other end, which exists however unequal the variances are; an inverse of `damped` may round to
-    # a matrix that has no factor.
-    upper = np.linalg.inv(np.linalg.cholesky(damped[..., ::-1, ::-1]))[..., ::-1, ::-1]
     for i in range(number):
         levels[i] = _nearest(left[i], scale)
         error = (left[i] - levels[i] * scale) / upper[..., i, i]
@@ -153,3 +150,21 @@ def round_columns(columns: np.ndarray, scale: np.ndarray, covariance: np.ndarray
     result = np.empty_like(levels)
     np.put_along_axis(result, places, levels, 0)
     return result
+
+
+def _upper_factor(covariance: np.ndarray) -> np.ndarray:
+    """Returns U, upper triangular, with U'U the inverse of the damped covariance, float64 [..., n, n].
+
+    Row i of U holds what the error of input i means for those after it. Sums in float32 give inputs that vary little
+    around a large mean a covariance that no inputs have, and that has no factor: it is damped more, until it has one.
+    """
+    variance = np.abs(np.diagonal(covariance, axis1=-2, axis2=-1))
+    damping = _DAMPING * variance.mean(-1)[..., None, None] + 1e-12
+    for _ in range(_ATTEMPTS if np.all(np.isfinite(covariance)) else 0):
+        try:
+            lower = np.linalg.cholesky((covariance + damping * np.eye(covariance.shape[-1]))[..., ::-1, ::-1])
+        except np.linalg.LinAlgError:
+            damping = 10 * damping
+        else:
+            return np.linalg.inv(lower)[..., ::-1, ::-1]
+    return np.broadcast_to(np.eye(covariance.shape[-1]), covariance.shape)  # each weight for itself
