@@ -69,7 +69,13 @@ class Detector(MobileNet):
         for x, lateral, smoothing in reversed(list(zip(taps, neck.laterals, neck.smoothing, strict=True))):
             x = self._run(lateral, x, train=train)
             if above is not None:
-                x += _twice(above)[:, : x.shape[1], : x.shape[2]]
+                larger = _twice(above)[:, : x.shape[1], : x.shape[2]]
+                if larger.shape != x.shape:  # averages in place of strides round down
+                    raise ValueError(
+                        f"the maps of {self.plan.name} do not fit into each other for images of this size, as a "
+                        "pyramid needs it: give images whose sides are multiples of 32"
+                    )
+                x += larger
             smooth = self._run(smoothing, x, train=train)
             above = smooth if neck.smoothed_goes_down else x
             maps.insert(0, smooth)
