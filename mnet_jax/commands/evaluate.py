@@ -74,6 +74,8 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     for metric in (*task.metrics, *task.more_metrics):
         value = metrics[metric.name]
         print(f"{metric.label:<11} {metric.show(value) if math.isfinite(value) else '-'}", file=out)
+        if trust := metric.interval(value, metrics["num_images"]):
+            print(f"{'':<11} {100 * trust[0]:.1f} to {100 * trust[1]:.1f} % is the 95 % interval", file=out)
     if accuracy is not None:
         top5 = "" if accuracy.top5 is None else f", top-5 {accuracy.top5:.2f} %"
         print(

@@ -23,6 +23,7 @@ from mnet_jax.data.source import HELD_OUT, UNSORTED, Source
 from mnet_jax.data.tensorflow_setup import tf
 
 EVAL_SHARE = 0.2  # of a folder that is split here
+_LEAST, _MOST = 0.1, 0.4  # of a class of five photos or more, whatever is drawn
 
 
 class Folder(Source):
@@ -278,17 +279,24 @@ def _checked(root: str, images: list[Candidate], known: Mapping[str, str]) -> li
 
 
 def _split(images: list[Candidate], known: Mapping[str, str]) -> list[Candidate]:
-    """Returns the images, those whose draw is below `EVAL_SHARE` held out, but never all of a class; `known` ones stay.
+    """Returns the images, of each class those held out whose draw is below `EVAL_SHARE`; `known` ones stay.
 
-    The draw is a hash of the content: an image stays in its split when others come or when it is renamed.
+    The draw is a hash of the content: an image stays in its split when others come or when it is renamed. Only in a
+    class of few photos do the others matter: at least a tenth (one of 5 to 14 photos) and at most two fifths of a class
+    are held out, those with the lowest draws, and nothing of one photo or two.
     """
-    last = {}
+    classes = collections.defaultdict(list)
     for image in images:
-        last[image.class_name] = max(last.get(image.class_name, 0.0), image.draw)
+        classes[image.class_name].append(image)
+    held_out: set[str] = set()
+    for members in classes.values():
+        members.sort(key=lambda image: image.draw)
+        drawn, count = sum(image.draw < EVAL_SHARE for image in members), len(members)
+        least = max(1, round(_LEAST * count)) if count >= 5 else 0
+        held_out |= {image.digest for image in members[: min(max(drawn, least), int(_MOST * count))]}
 
     def split(image: Candidate) -> str:
-        held_out = image.draw < EVAL_SHARE and image.draw != last[image.class_name]
-        return known.get(image.digest) or ("validation" if held_out else "train")
+        return known.get(image.digest) or ("validation" if image.digest in held_out else "train")
 
     return [dataclasses.replace(image, split=split(image)) for image in images]
 

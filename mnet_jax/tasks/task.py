@@ -6,6 +6,7 @@ Nothing here knows files or devices.
 
 import abc
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -30,6 +31,19 @@ class Metric:
     label: str  # for people: "top-1"
     percent: bool = True  # a share in 0..1, shown as per cent
     higher_is_better: bool = True
+    is_count: bool = False  # so many of the images: another as many would give another share
+
+    def interval(self, value: float, num_images: int) -> tuple[float, float] | None:
+        """Returns between which shares of all such images the value is with 95 % (Wilson's interval).
+
+        None where the metric is no share of the images, or they are so many that its decimals stand (1,000).
+        """
+        if not self.is_count or not 0 < num_images < 1000:
+            return None
+        squared = 1.959964**2 / num_images  # the normal distribution's 97.5 %
+        middle = (value + squared / 2) / (1 + squared)
+        half = math.sqrt(squared * (value * (1 - value) + squared / 4)) / (1 + squared)
+        return max(middle - half, 0.0), min(middle + half, 1.0)
 
     def show(self, value: float) -> str:
         """Returns the value as people read it: "97.50 %" or "0.1234"."""

@@ -111,6 +111,20 @@ def test_small_classes_keep_an_image_for_training(tmp_path):
     assert {file.label for file in listing.splits["train"]} == set(range(31))
 
 
+def test_every_class_of_five_photos_or_more_has_some_held_out(tmp_path):
+    counts = {f"class{i:02}": count for i, count in enumerate([2, 3, 4, *range(5, 25), 60])}
+    fill(tmp_path, counts)
+    listing = folder.scan(str(tmp_path))
+    held_out = [sum(file.label == label for file in listing.splits["validation"]) for label in range(len(counts))]
+    for count, out in zip(counts.values(), held_out, strict=True):
+        assert (count >= 5) * max(1, round(0.1 * count)) <= out <= 0.4 * count
+    total = sum(counts.values())
+    assert 0.15 * total < sum(held_out) < 0.25 * total
+    for file in listing.splits["validation"]:  # the lowest draws of a class
+        others = [one for one in listing.splits["train"] if one.label == file.label]
+        assert all(int(file.digest, 16) < int(one.digest, 16) for one in others)
+
+
 def reasons(listing, root):
     return {file.path.removeprefix(f"{root}/"): file.why for file in listing.left_out}
 
@@ -157,7 +171,7 @@ def test_manifest_keeps_the_images_and_their_splits(noted, monkeypatch):
     fill(root, {"a": 9, "c": 3}, start=40)
     (root / "b" / "0030.jpg").rename(root / "b" / "renamed.jpg")
     (root / "c" / "copy.jpg").write_bytes((root / "a" / "0000.jpg").read_bytes())
-    monkeypatch.setattr(folder, "EVAL_SHARE", 0.9)  # whatever the rule would say today
+    monkeypatch.setattr(folder, "EVAL_SHARE", 0.0)  # whatever the rule would say today
     again = folder.scan(str(root), path)
     digests = {split: {file.digest for file in found} for split, found in listing.splits.items()}
     assert {split: {file.digest for file in found} for split, found in again.splits.items()} == digests

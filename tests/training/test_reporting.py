@@ -14,6 +14,7 @@ import termios
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 from mnet_jax.tasks.classification.task import Classification
 from mnet_jax.training.reporting.reporter import Reporter
@@ -155,7 +156,8 @@ def test_finish_draws_and_says_what_to_type_next(tmp_path, capfd):
     shown = capfd.readouterr().err.splitlines()
     assert shown[0].startswith("Finished: step 120 of 120, epoch 10, in ")
     assert shown[1] == "  best   top-1  96.00 %   top-5  99.90 %   at step 120 on 297 images"
-    assert shown[3] == "  seen   960 images, 1,234 images/s"
+    assert shown[3] == "         297 images say that top-1 is 93.1 to 97.7 % (95 % interval)"
+    assert shown[4] == "  seen   960 images, 1,234 images/s"
     assert f"  mnet evaluate --checkpoint '{place}'" in shown
     assert (place / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert shown[0] in (place / "train.log").read_text()
@@ -173,6 +175,14 @@ def test_an_exception_closes_without_a_summary(tmp_path, capfd):
     assert len(strict_rows(tmp_path)) == 1
 
 
+@pytest.mark.parametrize(("right", "count"), [(4, 5), (0, 7), (9, 9), (143, 153), (1, 999)])
+def test_how_far_a_share_of_few_images_can_be_trusted(right, count):
+    scipys = scipy.stats.binomtest(right, count).proportion_ci(method="wilson")
+    assert TOP1.interval(right / count, count) == pytest.approx((scipys.low, scipys.high), abs=1e-7)
+    assert TOP1.interval(0.5, 1000) is None
+    assert TASK.metric("loss").interval(0.5, count) is None
+
+
 def test_summary_of_a_stopped_run_and_of_one_without_rows():
     rows = [
         {"kind": "eval", "step": 10, "epoch": 1.0, "elapsed": 100.0, "top1": 0.9, "top5": 1.0, "num_images": 5},
@@ -182,6 +192,7 @@ def test_summary_of_a_stopped_run_and_of_one_without_rows():
     assert lines[0] == "Stopped: step 20 of 30, epoch 2, in 1 h 01 min"
     assert lines[1] == "  best   top-1  90.00 %   top-5 100.00 %   at step 10 on 5 images"
     assert lines[2] == "  final  top-1  80.00 %   top-5 100.00 %   at step 20 on 5 images"
+    assert lines[3] == "         5 images say that top-1 is 37.6 to 96.4 % (95 % interval)"
     assert "continues from the last checkpoint" in "\n".join(lines)
     assert (
         summary_lines([], TASK, TOP1, workdir="runs/a", total_steps=30)[0] == "Stopped: step 0 of 30, epoch 0, in 0 s"

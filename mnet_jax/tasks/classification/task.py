@@ -33,7 +33,7 @@ class Classification(Task):
     name: ClassVar[str] = "classification"
     annotations: ClassVar[dict[str, Label]] = {"label": Label()}
     metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric("top1", "top-1"),
+        Metric("top1", "top-1", is_count=True),
         Metric("top5", "top-5"),
         Metric("loss", "loss", percent=False, higher_is_better=False),
     )

@@ -34,6 +34,12 @@ def summary_lines(
     if evals:
         lines.append(_metrics_line("best", evals[best_step], task))
         lines.append(_metrics_line("final", evals[final], task))
+        count = evals[final].get("num_images") or 0
+        if trust := best_by.interval(evals[final][best_by.name], count):
+            low, high = (100 * share for share in trust)
+            lines.append(
+                f"         {count:,.0f} images say that {best_by.label} is {low:.1f} to {high:.1f} % (95 % interval)"
+            )
     speeds = [row["images_per_second"] for row in rows if row["kind"] == "train" and row.get("images_per_second")]
     seen = [f"{step * batch_size:,} images"] if batch_size else []
     seen += [f"{statistics.median(speeds):,.0f} images/s"] if speeds else []
