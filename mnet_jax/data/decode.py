@@ -1,7 +1,6 @@
 """Host side: encoded bytes -> cropped, flipped, resized uint8, with the Crop that tells how. In tf.data, and eagerly.
 
-JPEG (also greyscale, CMYK and progressive), PNG (also 16 bits, palettes), GIF (its first frame), BMP and WebP, told
-apart by their bytes, not by their names. Transparency is dropped, as in the loaders of torchvision and timm.
+Kinds of files are told apart by their bytes, not by their names: JPEG here, all others in `pictures`.
 
 Most images of a large set are upright JPEGs. What to decode of them is planned for many at once (`Decoder.plan`, from
 their headers), and each then takes a short way (`Decoder.pixels`); all others take the general way, one at a time. Both
@@ -19,7 +18,7 @@ import ml_collections
 import numpy as np
 
 from mnet_jax import config
-from mnet_jax.data import croppers, faults, formats, jpeg
+from mnet_jax.data import croppers, faults, formats, jpeg, pictures
 from mnet_jax.data.crop import Crop
 from mnet_jax.data.croppers import Cropper, Cut
 from mnet_jax.data.tensorflow_setup import graph_function, in_parallel, tf
@@ -71,7 +70,7 @@ def _cut_out(
         return image, part, place, picture_size
 
     def from_other() -> tuple[tf.Tensor, ...]:
-        image = tf.io.decode_image(contents, channels=3, expand_animations=False)
+        image = pictures.decode(contents)
         picture_size = tf.shape(image)[:2]
         part, place = cut(picture_size)
         image = tf.slice(image, tf.concat([part[:2], [0]], 0), tf.concat([part[2:], [3]], 0))
@@ -331,9 +330,9 @@ def load_image(source: str | os.PathLike | bytes) -> np.ndarray:
         except tf.errors.OpError as error:
             raise ValueError(f"no such image: {name}") from error
     try:
-        if not formats.has_palette(contents) and not formats.too_large(contents):
+        if formats.kind(contents) and not formats.too_large(contents):
             return decode(tf.constant(contents), croppers.whole).numpy()
-    except tf.errors.OpError:
+    except (tf.errors.OpError, ValueError):
         pass  # what is wrong with it is said below
     raise ValueError(f"cannot read {name}: {formats.fault(contents)}; {formats.READABLE} expected")
 

@@ -1,6 +1,7 @@
 """Kinds of image files, told apart by their first bytes: which `decode` reads, and what is wrong with a file.
 
-JPEG (also greyscale, CMYK and progressive), PNG (also 16 bits, palettes), GIF (its first frame), BMP and WebP.
+JPEG (also greyscale, CMYK and progressive), PNG (also 16 bits, palettes), GIF and WebP (the first frame), BMP, TIFF,
+AVIF, and HEIC with the package pillow-heif.
 """
 
 import concurrent.futures
@@ -8,20 +9,15 @@ import dataclasses
 import hashlib
 import os
 
-from mnet_jax.data import jpeg
+from mnet_jax.data import jpeg, pictures
 from mnet_jax.data.tensorflow_setup import tf
 
 _END = 1 << 16  # bytes at each end of a file that are read to judge it
-READABLE = "JPEG, PNG, GIF, BMP or WebP"
+READABLE = "JPEG, PNG, GIF, BMP, WebP, TIFF, AVIF or HEIC"
 _NAMES = {jpeg.MAGIC: "JPEG", b"\x89PNG": "PNG", b"GIF8": "GIF", b"BM": "BMP", b"RIFF": "WebP"}
-# What phones and scanners write beside those: said by name, so that its owner knows what to convert.
+# What lies beside photos: said by name.
 _FOREIGN = {
-    b"ftyphei": "HEIC, convert it to JPEG",
-    b"ftypmif1": "HEIF, convert it to JPEG",
-    b"ftypavif": "AVIF, convert it to JPEG",
     b"ftyp": "a video",
-    b"II*\0": "TIFF, convert it to PNG",
-    b"MM\0*": "TIFF, convert it to PNG",
     b"%PDF": "PDF",
 }
 
@@ -34,22 +30,32 @@ def fault(contents: bytes) -> str | None:
 
 def _try(contents: bytes) -> str | tuple[int, int]:
     """Returns why an image cannot be decoded, or its height and width as stored."""
-    name = next((name for mark, name in _NAMES.items() if contents.startswith(mark)), None)
+    name = kind(contents)
     if name is None:
         foreign = next((kind for mark, kind in _FOREIGN.items() if contents[:12].find(mark) in (0, 4)), None)
         return "empty" if not contents else foreign or "not an image"
-    if has_palette(contents):
-        return "BMP with a palette"
+    if needed := pictures.lacking(name):
+        return f"{name}, which needs {needed}"
     if claimed := too_large(contents):
         return claimed
     try:
-        if name == "JPEG":
-            image = tf.io.decode_jpeg(contents, channels=3)
-        else:
-            image = tf.io.decode_image(contents, channels=3, expand_animations=False)
+        decode = _decode_jpeg if name == "JPEG" else _decode_other
+        image = decode(tf.constant(contents))
     except tf.errors.OpError:
         return f"damaged {name}"
     return tuple(image.shape[:2])
+
+
+def _decode_jpeg(contents: tf.Tensor) -> tf.Tensor:
+    return tf.io.decode_jpeg(contents, channels=3)
+
+
+_decode_other = tf.function(pictures.decode, input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
+
+
+def kind(start: bytes) -> str | None:
+    """Returns the name of an image's kind from the first bytes of a file, None if it is no image."""
+    return next((name for mark, name in _NAMES.items() if start.startswith(mark)), None) or pictures.kind(start)
 
 
 def too_large(start: bytes) -> str | None:
@@ -73,11 +79,6 @@ def check_regular(path: str) -> None:
     """Raises ValueError for what is there and is no file, such as a named pipe, which would be waited for."""
     if "://" not in path and os.path.exists(path) and not os.path.isfile(path):
         raise ValueError(f"cannot read {path}: not a regular file")
-
-
-def has_palette(contents: bytes) -> bool:
-    """Returns whether this is a BMP of at most 8 bits a pixel: its colours' numbers are taken for shades of grey."""
-    return contents.startswith(b"BM") and int.from_bytes(contents[28:30], "little") <= 8
 
 
 # --- Many files ---

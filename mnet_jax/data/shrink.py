@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from mnet_jax.data import croppers, decode, formats, jpeg
+from mnet_jax.data import croppers, decode, formats, jpeg, pictures
 from mnet_jax.data.tensorflow_setup import tf
 from mnet_jax.runtime import num_cores
 
@@ -75,15 +75,15 @@ def shrinker(settings: Settings) -> Callable[[bytes], bytes]:
 
 
 def _form(contents: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns height, width and whether it is upright as stored."""
+    """Returns height, width and whether it is stored as it is shown."""
 
     def from_jpeg() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         shape = tf.io.extract_jpeg_shape(contents)
         return shape[0], shape[1], jpeg.orientation(contents) == 1
 
     def from_other() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        shape = tf.shape(tf.io.decode_image(contents, channels=3, expand_animations=False))
-        return shape[0], shape[1], tf.constant(True)
+        shape = tf.shape(pictures.decode(contents))
+        return shape[0], shape[1], pictures.is_plain(contents)
 
     return tf.cond(tf.strings.substr(contents, 0, len(jpeg.MAGIC)) == jpeg.MAGIC, from_jpeg, from_other)
 

@@ -17,8 +17,7 @@ from mnet_jax.data.folder import LeftOut
 from mnet_jax.data.layout import files_below, split_of
 from mnet_jax.data.tensorflow_setup import tf
 
-# By these the files of a folder are taken for images; whether they are is told by their bytes. The last ones cannot be
-# read, and are said by name.
+# By these the files of a folder are taken for images; whether they are is told by their bytes.
 _IMAGES = (".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".webp", ".heic", ".heif", ".avif", ".tif", ".tiff")
 
 
