@@ -89,10 +89,12 @@ def _conv(node: g.Conv, x: tf.Tensor) -> tf.Tensor:
         kernel = np.swapaxes(kernel, 2, 3)  # [k, k, C, 1]
         strides, rates = (1, node.stride, node.stride, 1), (node.dilation, node.dilation)
         x = tf.nn.depthwise_conv2d(x, kernel, strides, padding, dilations=rates)
-    else:
-        parts = zip(tf.split(x, node.groups, -1), np.split(kernel, node.groups, -1), strict=True)  # for any kernels
+    elif node.groups == 1:
+        x = tf.nn.conv2d(x, kernel, node.stride, padding, dilations=node.dilation)
+    else:  # for any kernels; a plain layer must have no SPLIT, which XNNPACK leaves out
+        parts = zip(tf.split(x, node.groups, -1), np.split(kernel, node.groups, -1), strict=True)
         parts = [tf.nn.conv2d(part, taps, node.stride, padding, dilations=node.dilation) for part, taps in parts]
-        x = parts[0] if node.groups == 1 else tf.concat(parts, -1)
+        x = tf.concat(parts, -1)
     x = tf.nn.bias_add(x, node.bias)
     return x if node.activation is None else ACTIVATIONS[node.activation](x)
 

@@ -309,7 +309,7 @@ def _newest(workdir: str, log: Callable[[str], None]) -> Saved | None:
 
 
 def _own_config(workdir: str, newest: Saved | None, log: Callable[[str], None]) -> ml_collections.ConfigDict | None:
-    """Returns the config of the run in the directory, by its newest checkpoint or else config.json; None: no run."""
+    """Returns the config of the run in the directory, by config.json or else its newest checkpoint; None: no run."""
     path, found, fault = epath.Path(workdir) / "config.json", None, None
     if path.exists():
         try:
@@ -321,7 +321,7 @@ def _own_config(workdir: str, newest: Saved | None, log: Callable[[str], None]) 
     if fault is not None:
         what = f"restored from the checkpoint of step {newest.step}" if newest else "written anew: nothing is saved yet"
         log(f"warning: {path} {fault} and is {what}")
-    return newest.config if newest is not None else found
+    return newest.config if found is None and newest is not None else found
 
 
 def _check_same_run(workdir: str, config: ml_collections.ConfigDict, own: ml_collections.ConfigDict | None) -> None:

@@ -210,7 +210,9 @@ def test_tflite_finds_the_same_with_any_number_of_threads(both, kind, converted,
     for threads in (2, 3):
         found = formats.load(path, threads=threads)(images)
         np.testing.assert_array_equal(found["count"], expected["count"])
-        np.testing.assert_allclose(found["scores"], expected["scores"], atol=1e-6)
+        for ours, theirs, count in zip(found["scores"], expected["scores"], expected["count"], strict=True):
+            number = int(count)  # behind them the operation leaves what lay in its memory
+            np.testing.assert_allclose(ours[:number], theirs[:number], atol=1e-6)
 
 
 def test_tflite_finds_what_the_model_finds(both, kind, converted, images, tmp_path):

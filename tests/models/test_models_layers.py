@@ -13,6 +13,7 @@ INSIDE = np.abs(X) < 3
 FORMULAS = {  # value and derivative in float64; at a corner the derivative of the flat side
     "relu": (np.maximum(X, 0), X > 0),
     "relu6": (np.clip(X, 0, 6), (X > 0) & (X < 6)),
+    "sigmoid": (scipy.special.expit(X), scipy.special.expit(X) * scipy.special.expit(-X)),
     "hard_sigmoid": (np.clip(X + 3, 0, 6) / 6, INSIDE / 6),
     "hard_swish": (X * np.clip(X + 3, 0, 6) / 6, np.where(INSIDE, (2 * X + 3) / 6, X >= 3)),
     "gelu": (

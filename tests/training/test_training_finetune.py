@@ -173,7 +173,7 @@ def test_stopped_early_or_resumed_it_is_the_same(digits_run, photos, tuned, monk
 
     def scripted(start):
         values = iter(script[start:])
-        return lambda *_, **__: lambda variables: {"top1": next(values), "top5": 1.0, "loss": 1.0, "num_images": 37}
+        return lambda *_, **__: lambda *_: {"top1": next(values), "top5": 1.0, "loss": 1.0, "num_images": 37}
 
     monkeypatch.setattr(setup, "Evaluator", scripted(0))
     loop.train(config, str(place / "whole"))
