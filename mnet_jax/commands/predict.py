@@ -14,8 +14,6 @@ from mnet_jax import files
 from mnet_jax.commands import arguments
 
 _BATCH_SIZE = 32
-# What a directory is searched for; a file that is named itself may have any name.
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,7 +103,7 @@ def _own_name(path: str, taken: set[str]) -> str:
 
 
 def find_images(arguments: Sequence[str]) -> list[str]:
-    """Files for the arguments: a directory gives the images in it and below, a pattern what it matches.
+    """Files for the arguments: a directory gives the images in it and below, as training does, a pattern its matches.
 
     A file that does not exist stays in the list: its error is told in its turn, and does not stop the others.
     """
@@ -113,9 +111,9 @@ def find_images(arguments: Sequence[str]) -> list[str]:
     for argument in arguments:
         path = pathlib.Path(argument)
         if path.is_dir():
-            inside = sorted(str(file) for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES)
+            inside = _images_below(str(path))
             if not inside:
-                raise ValueError(f"no images ({', '.join(_SUFFIXES)}) in {argument}")
+                raise ValueError(f"no images in {argument}")
             found += inside
         elif not path.exists() and glob.has_magic(argument):
             matches = sorted(file for file in glob.glob(argument, recursive=True) if pathlib.Path(file).is_file())
@@ -125,6 +123,25 @@ def find_images(arguments: Sequence[str]) -> list[str]:
         else:
             found.append(argument)
     return found
+
+
+def _images_below(folder: str) -> list[str]:
+    """Returns the files below a folder that are not hidden and begin as an image does, whatever their names."""
+    from mnet_jax.data import formats, layout
+
+    files, others = [], []
+    for path in layout.files_below(folder, folder):
+        try:
+            formats.check_regular(path)
+            with open(path, "rb") as opened:
+                is_image = formats.kind(opened.read(64)) is not None
+        except (OSError, ValueError):
+            is_image = True  # what is wrong with it is told in its turn
+        (files if is_image else others).append(path)
+    if others:
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        print(f"mnet: {folder}: left out, no images: {', '.join(others[:3])}{more}", file=sys.stderr)
+    return files
 
 
 def _parts(paths: Sequence[str], size: int) -> Iterator[Sequence[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 
 from mnet_jax.data.source import HELD_OUT
 from mnet_jax.data.tensorflow_setup import tf
@@ -14,13 +15,39 @@ _SPLIT = re.compile(rf"(?:^|[^a-z])({'|'.join(sorted(_WORDS, key=len, reverse=Tr
 
 
 def files_below(root: str, top: str) -> list[str]:
-    """Returns the files in `top` and below that are not hidden, nor in a folder that is (below `root`)."""
+    """Returns the files in `top` and below that are not hidden, nor in a folder that is (below `root`), in order.
+
+    Links are followed, but not to a folder that they lie in: that would go on for ever.
+    """
+    if "://" not in top:
+        return [] if "/." in top[len(root) :] else sorted(_local_files(top, (os.path.realpath(top),)))
     return sorted(
         join(directory, file)
         for directory, _, files in tf.io.gfile.walk(top)
         for file in files
         if not file.startswith(".") and "/." not in directory[len(root) :]
     )
+
+
+def _local_files(folder: str, above: tuple[str, ...]) -> Iterator[str]:
+    """Yields the files in a folder and below; `above` has the places of it and of the folders on the way to it."""
+    try:
+        with os.scandir(folder) as entries:
+            inside = [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise ValueError(f"cannot read the folder {folder}: {error.strerror}") from error
+    for entry in inside:
+        if not entry.is_dir():
+            yield entry.path
+        elif not entry.is_symlink():
+            yield from _local_files(entry.path, (*above, join(above[-1], entry.name)))
+        elif not _leads_back(place := os.path.realpath(entry.path), above):
+            yield from _local_files(entry.path, (*above, place))
+
+
+def _leads_back(place: str, above: tuple[str, ...]) -> bool:
+    """Returns whether a folder is one of `above`, or has one of them in it."""
+    return any(f"{one}/".startswith(f"{place.rstrip('/')}/") for one in above)
 
 
 def folders(path: str) -> list[str]:
@@ -36,7 +63,11 @@ def loose_files(path: str) -> list[str]:
 def listed(path: str) -> list[tuple[str, bool]]:
     """Returns (name, whether it is a folder) of what is not hidden, in order."""
     names = sorted(name.rstrip("/") for name in tf.io.gfile.listdir(path))  # a bucket's folders end with a slash
-    return [(name, tf.io.gfile.isdir(join(path, name))) for name in names if name and not name.startswith(".")]
+    found = [(name, tf.io.gfile.isdir(join(path, name))) for name in names if name and not name.startswith(".")]
+    if "://" in path:
+        return found
+    here = (os.path.realpath(path),)
+    return [one for one in found if not (one[1] and _leads_back(os.path.realpath(join(path, one[0])), here))]
 
 
 def join(*parts: str) -> str:

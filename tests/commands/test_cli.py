@@ -209,7 +209,7 @@ def test_mistakes_are_one_clear_line(arguments, message, mnet):
 def test_a_directory_without_images_is_an_error(tmp_path, mnet):
     code, _, err = mnet("predict", "--checkpoint", "x", tmp_path)
     assert code == 2
-    assert err == f"mnet: no images (.jpg, .jpeg, .png, .gif, .bmp, .webp) in {tmp_path}\n"
+    assert err == f"mnet: no images in {tmp_path}\n"
 
 
 def test_traceback_on_request(mnet):
