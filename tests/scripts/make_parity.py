@@ -166,10 +166,11 @@ def run_torch(case: Case, images: np.ndarray, folder: pathlib.Path) -> tuple[pat
 def settle(model: torch.nn.Module, images: np.ndarray) -> None:
     """Sets the statistics of all norms to those of the images, changed at random."""
     norms = {name: layer for name, layer in model.named_modules() if isinstance(layer, torch.nn.BatchNorm2d)}
+    many = np.random.default_rng(0).standard_normal((30, *images.shape[1:]), np.float32)  # the last maps are small
     for layer in norms.values():
         layer.momentum = 1.0
     with torch.no_grad():
-        model.train()(torch.from_numpy(images).permute(0, 3, 1, 2))
+        model.train()(torch.from_numpy(np.concatenate([images, many])).permute(0, 3, 1, 2))
     for name, layer in norms.items():
         shape = tuple(layer.running_mean.shape)
         noise = (torch.from_numpy(random_weights.draw(f"{name}.{leaf}", shape)) for leaf in ("running_mean", "bias"))
