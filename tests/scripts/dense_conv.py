@@ -41,7 +41,7 @@ def main() -> None:
     runtime.keep_memory()  # as train.py does
     generator = np.random.default_rng(0)
     for size, channels, features, stride in LAYERS:
-        options = {"stride": stride, "padding": (explicit_padding("same", size, 3, stride),) * 2}
+        options = {"stride": stride, "padding": (explicit_padding("same", size, 3, stride),) * 2, "dilation": 1}
         shapes = (args.batch_size, size, size, channels), (3, 3, channels, features)
         x, kernel = (jax.device_put(generator.standard_normal(shape, np.float32)) for shape in shapes)
         dy = conv._convolve(x, kernel, **options)
