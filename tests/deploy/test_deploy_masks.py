@@ -1,5 +1,8 @@
 """Segmenters in every format, in their own runtimes: against the network, resized as the network's library does."""
 
+import json
+import tarfile
+
 import jax
 import numpy as np
 import onnxruntime
@@ -10,8 +13,6 @@ from networks import about as about_classes
 
 from mnet_jax.deploy import fold as folding
 from mnet_jax.deploy import formats, onnx, tflite
-from mnet_jax.deploy.int8.quantize import int8_model
-from mnet_jax.deploy.interpret import interpret
 from mnet_jax.models.ops.bilinear import upsample
 from mnet_jax.tasks.classification.network import create_model
 from mnet_jax.tasks.segmentation import export
@@ -95,15 +96,18 @@ def test_the_other_formats(segmenter, tmp_path, format):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("output", ["full_logits", "classes"])
-def test_int8(segmenter, tmp_path, output):
-    _, _, images, _ = segmenter
-    path, known = tmp_path / "model.tflite", about(output, quantize="int8")
-    graph = graph_of(segmenter, output)
-    path.write_bytes(int8_model(graph, known, lambda: [random_images(SIZE, 6, seed=2), images], nearest=True))
-    expected, found = np.asarray(interpret(graph, images)), formats.load(path)(images)
-    assert found.shape == expected.shape
-    if output == "classes":
-        assert (found == expected).mean() > 0.8
-    else:
-        assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.95
+def test_a_published_segmenter_on_real_photos(real_data, tmp_path, mnet):
+    """TensorFlow's DeepLab on 20 photos of COCO, as float32 and as int8: the same class almost everywhere."""
+    weights = real_data / "weights" / "segmentation" / "deeplabv3.tflite"
+    with tarfile.open(real_data / "coco_tiny.tar") as archive:
+        archive.extractall(tmp_path, filter="data")
+    (train,), (val,) = tmp_path.glob("*/train2017"), tmp_path.glob("*/val2017")
+    photos = sorted(val.iterdir())[:20]
+    for least, options in ((0.999, ()), (0.97, ("--quantize", "int8", "--calibration", train))):
+        path = tmp_path / "model.tflite"
+        assert mnet("export", "--weights", weights, "--format", "tflite", *options, "--out", path)[0] == 0
+        code, out, _ = mnet("verify-export", path, "--weights", weights, "--images", *photos, "--json")
+        assert code == 0
+        result = json.loads(out)
+        assert result["num_images"] == 20
+        assert result["agreement"] >= least
