@@ -79,7 +79,7 @@ def test_predict_is_the_network_on_its_own_preprocessing(weights, photos, expect
 
 def test_evaluate_is_the_same(weights, photos, expected, mnet):
     code, out, err = mnet("evaluate", "--weights", weights, "--folder", photos, "--json")
-    assert (code, err) == (0, "mnet: evaluating 12 images of folder, split val\n")
+    assert (code, err) == (0, f"mnet: evaluating 12 images of {photos}, split val\n")
     result = json.loads(out)
     labels = [CLASSES.index(pathlib.Path(path).parent.name) for path in expected]
     probabilities = np.stack(list(expected.values()))

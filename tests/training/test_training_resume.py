@@ -130,6 +130,7 @@ def interrupt(place, name, after_steps, kind, delay):
     return process.returncode, errors
 
 
+@pytest.mark.long  # the toy task is killed and resumed in test_training_toy_task.py
 def test_killed_and_resumed_is_bit_for_bit_the_same(place, uninterrupted):
     """SIGKILL at random moments (MNET_KILLS of them, one by default), then SIGTERM, then to the end."""
     rng = random.Random(os.environ.get("MNET_KILL_SEED", "7"))
@@ -198,6 +199,7 @@ def free_port():
         return listener.getsockname()[1]
 
 
+@pytest.mark.long
 def test_two_processes_equal_one(place):
     """Two joined processes with one device each evaluate every image, write one run, and agree with each other.
 
