@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from on_devices import gradients
 
 from mnet_jax import schema
 from mnet_jax.data.catalog import DatasetInfo
@@ -79,22 +80,7 @@ DETECTORS = ("ssdlite320_v3_large", "ssdlite320_v3_large_tf")
 def test_parts_and_devices_give_the_same_gradient(detector):
     """The loss is divided by the positive anchors of the whole step: one part on one device learns what four learn."""
     ours, batch, params = a_task(detector, min_negatives=3), a_batch(np.random.default_rng(0)), some_params()
-
-    def gradient(batch, parts):
-        """One device's, as training/step.py makes it."""
-        inputs, targets = ours.train_inputs(
-            jax.random.key(0), batch, jnp.arange(len(batch["mask"])), lambda x: jax.lax.psum(x, "devices")
-        )
-        loss = lambda params, inputs, targets: jnp.mean(ours.loss(a_network(params, inputs), targets))  # noqa: E731
-        split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), (inputs, targets))
-        grads = [jax.grad(loss)(params, *jax.tree.map(lambda x, i=i: x[i], split)) for i in range(parts)]
-        return jax.lax.pmean(jax.tree.map(lambda *x: sum(x) / parts, *grads), "devices")
-
-    found = []
-    for devices, parts in ((1, 1), (2, 2), (4, 1)):
-        shared = {name: value.reshape(devices, -1, *value.shape[1:]) for name, value in batch.items()}
-        step = jax.jit(jax.vmap(lambda batch, parts=parts: gradient(batch, parts), axis_name="devices"))
-        found.append(jax.tree.map(lambda x: np.asarray(x[0]), step(shared)))
+    found = list(gradients(ours, a_network, params, batch, ((1, 1), (2, 2), (4, 1))))
     for other in found[1:]:
         for name in params:
             np.testing.assert_allclose(other[name], found[0][name], rtol=1e-4, atol=1e-5)

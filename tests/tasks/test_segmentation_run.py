@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import os
 import pathlib
 import shutil
 import subprocess
@@ -12,13 +11,13 @@ import tempfile
 
 import numpy as np
 import pytest
+from on_devices import ROOT, run
 from PIL import Image
 
 from mnet_jax.training import checkpoint
 from mnet_jax.training.initial import flat
 from mnet_jax.training.reporting.run_files import read_rows
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.long
 
 CONFIG = """
@@ -38,18 +37,6 @@ def get_config():
     config.log.every_steps = 1
     return config
 """
-
-
-def run(place, *command):
-    """Runs Python on two devices, with programs that are compiled fast and run slowly."""
-    flags = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": path}
-    done = subprocess.run(
-        [sys.executable, *map(str, command)], env=environment, capture_output=True, text=True, cwd=place, timeout=900
-    )
-    assert done.returncode == 0, done.stderr
-    return done
 
 
 @pytest.fixture(scope="module")

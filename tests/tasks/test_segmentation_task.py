@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from on_devices import gradients
 
 from mnet_jax import schema
 from mnet_jax.config import load, validate
@@ -129,21 +130,7 @@ def test_parts_and_devices_give_the_same_gradient(auxiliary):
     """The loss is divided by the pixels of the whole step: one part on one device learns what four learn."""
     ours = a_task(auxiliary_weight=auxiliary, class_weights=(1.0, 2.0, 0.25))
     batch, params = for_training(a_batch(np.random.default_rng(0))), some_params()
-
-    def gradient(batch, parts):
-        inputs, targets = ours.train_inputs(
-            jax.random.key(0), batch, jnp.arange(len(batch["mask"])), lambda x: jax.lax.psum(x, "devices")
-        )
-        loss = lambda params, inputs, targets: jnp.mean(ours.loss(a_network(params, inputs), targets))  # noqa: E731
-        split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), (inputs, targets))
-        grads = [jax.grad(loss)(params, *jax.tree.map(lambda x, i=i: x[i], split)) for i in range(parts)]
-        return jax.lax.pmean(jax.tree.map(lambda *x: sum(x) / parts, *grads), "devices")
-
-    found = []
-    for devices, parts in ((1, 1), (2, 2), (8, 1)):
-        shared = {name: value.reshape(devices, -1, *value.shape[1:]) for name, value in batch.items()}
-        step = jax.jit(jax.vmap(lambda batch, parts=parts: gradient(batch, parts), axis_name="devices"))
-        found.append(jax.tree.map(lambda x: np.asarray(x[0]), step(shared)))
+    found = list(gradients(ours, a_network, params, batch, ((1, 1), (2, 2), (8, 1))))
     for other in found[1:]:
         for name in params:
             np.testing.assert_allclose(other[name], found[0][name], rtol=1e-4, atol=1e-6)

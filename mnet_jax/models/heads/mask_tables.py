@@ -1,14 +1,13 @@
 """Heads for masks as data, `MASK_HEADS`, and segmenters of a head on a backbone, `SEGMENTERS`. Pure Python, no jax."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 from mnet_jax.errors import check_choice
 from mnet_jax.models.heads.masks import DeeplabSpec, LrasppSpec, MaskHeadPlan, MaskHeadSpec, resolve_mask_head
+from mnet_jax.models.heads.pair import PairSpec
 from mnet_jax.models.heads.taps import trimmed
 from mnet_jax.models.plans import BatchNorm, ModelPlan
-from mnet_jax.models.resolve import resolve
-from mnet_jax.models.tables import find_spec
 
 # --- Heads ---
 
@@ -70,36 +69,19 @@ MASK_HEADS: dict[str, MaskHeadSpec] = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SegmenterSpec:
-    """A head on a backbone, with what goes with the pair: how it is padded and normalised, and for which images."""
+class SegmenterSpec(PairSpec):
+    """A head of `MASK_HEADS` on a backbone, dilated."""
 
-    name: str
-    model: str  # of `models.tables.SPECS`
-    head: str  # of `MASK_HEADS`
-    image_size: int  # pixels of a side that it is judged at
-    width: float = 1.0
-    width_rule: str = "tf"
-    padding: str = "same"
+    task: ClassVar[str] = "segmentation"
     norm_decay: float = 0.99
-    norm_epsilon: float = 1e-3
     output_stride: int = 16
     auxiliary: bool = False
-    mean: tuple[float, float, float] = (127.5, 127.5, 127.5)  # of pixels in 0 .. 255
-    std: tuple[float, float, float] = (127.5, 127.5, 127.5)
 
     @property
     def settings(self) -> dict[str, Any]:
         """Returns the fields of a config that make it, by their full names."""
-        model = ("name", "width", "width_rule", "padding", "norm_decay", "norm_epsilon")
-        values = dataclasses.asdict(self) | {"name": self.model}
         return {
-            **{f"model.{field}": values[field] for field in model},
-            "data.image_size": self.image_size,
-            "data.eval_crop": 1.0,  # whole pictures, whatever their shape
-            "data.mean": self.mean,
-            "data.std": self.std,
-            "task.name": "segmentation",
-            "task.head": self.head,
+            **super().settings,
             "task.output_stride": self.output_stride,
             "task.auxiliary_weight": 0.5 if self.auxiliary else 0.0,
         }
@@ -191,14 +173,7 @@ def resolve_segmenter(
     Raises:
       ValueError: one line that says what was given and what is allowed.
     """
-    plan = resolve(
-        find_spec(segmenter.model),
-        width=segmenter.width if width is None else width,
-        width_rule=segmenter.width_rule,
-        padding=segmenter.padding,
-        norm_decay=segmenter.norm_decay,
-        norm_epsilon=segmenter.norm_epsilon,
-    )
+    plan = segmenter.backbone(width)
     head = resolve_mask_head(
         find_mask_head(segmenter.head),
         plan,

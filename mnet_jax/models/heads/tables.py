@@ -2,16 +2,15 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import ClassVar
 
 from mnet_jax.errors import check_choice
 from mnet_jax.models.heads.boxes import HeadPlan, HeadSpec, Shape, resolve_head
+from mnet_jax.models.heads.pair import PairSpec
 from mnet_jax.models.heads.pyramid import PyramidSpec
 from mnet_jax.models.heads.ssd import SsdSpec
 from mnet_jax.models.heads.taps import trimmed
 from mnet_jax.models.plans import ModelPlan
-from mnet_jax.models.resolve import resolve
-from mnet_jax.models.tables import find_spec
 
 # --- Anchors of SSD: six maps, scales .2 to .95 in even steps, and 1 above the last ---
 
@@ -175,33 +174,11 @@ _SCALED = {"ssdlite_torchvision": _torchvision_anchors, "ssdlite_tf": _tf_anchor
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DetectorSpec:
-    """A head on a backbone, with what goes with the pair: how it is padded and normalised, and for which images."""
+class DetectorSpec(PairSpec):
+    """A head of `HEADS` on a backbone."""
 
-    name: str
-    model: str  # of `models.tables.SPECS`
-    head: str  # of `HEADS`
-    image_size: int  # pixels of a side
-    width: float = 1.0
-    width_rule: str = "tf"
-    padding: str = "same"
+    task: ClassVar[str] = "detection"
     norm_decay: float = 0.97
-    norm_epsilon: float = 1e-3
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Returns the fields of a config that make it, by their full names."""
-        model = ("name", "width", "width_rule", "padding", "norm_decay", "norm_epsilon")
-        values = dataclasses.asdict(self) | {"name": self.model}
-        return {
-            **{f"model.{field}": values[field] for field in model},
-            "data.image_size": self.image_size,
-            "data.eval_crop": 1.0,  # whole pictures, whatever their shape
-            "data.mean": (127.5, 127.5, 127.5),  # pixels become -1 .. 1, in all of them
-            "data.std": (127.5, 127.5, 127.5),
-            "task.name": "detection",
-            "task.head": self.head,
-        }
 
 
 def _torchvision(name: str, model: str, width_rule: str = "torchvision") -> DetectorSpec:
@@ -303,13 +280,6 @@ def resolve_detector(
     Raises:
       ValueError: one line that says what was given and what is allowed.
     """
-    plan = resolve(
-        find_spec(detector.model),
-        width=detector.width if width is None else width,
-        width_rule=detector.width_rule,
-        padding=detector.padding,
-        norm_decay=detector.norm_decay,
-        norm_epsilon=detector.norm_epsilon,
-    )
+    plan = detector.backbone(width)
     head = resolve_head(find_head(detector.head), plan, num_classes)
     return trimmed(plan, head.taps), head
