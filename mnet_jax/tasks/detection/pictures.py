@@ -65,22 +65,26 @@ def draw_mistakes(mistakes: Sequence[Mistake], *, heading: str) -> bytes:
     from matplotlib.figure import Figure
 
     columns = min(_COLUMNS, max(len(mistakes), 3))
-    rows = max(1, -(-len(mistakes) // columns))
-    width, height = columns * (_CELL + 0.15), rows * (_CELL + _TEXT) + _TOP
+    rows = [mistakes[first : first + columns] for first in range(0, len(mistakes), columns)]
+    tall = [_CELL * max(min(1.0, one.pixels.shape[0] / one.pixels.shape[1]) for one in row) for row in rows]
+    width, height = columns * (_CELL + 0.15), (sum(tall) or _CELL) + max(1, len(rows)) * _TEXT + _TOP
     figure = Figure(figsize=(width, height), dpi=120)
     figure.text(0.5, 1 - 0.16 / height, heading, fontsize=11, ha="center", va="top", parse_math=False)
-    for place, mistake in enumerate(mistakes):
-        row, column = divmod(place, columns)
-        left, top = column * (_CELL + 0.15) + 0.075, height - _TOP - row * (_CELL + _TEXT)
-        axes = figure.add_axes((left / width, (top - _CELL) / height, _CELL / width, _CELL / height))
-        axes.set_axis_off()
-        axes.set_anchor("S")
-        axes.imshow(draw_boxes(mistake.pixels, [*mistake.there, mistake.said]))
-        said, true = mistake.lines
-        lines = ((said, ORANGE, 8), (true, BLUE, 8), (os.path.basename(mistake.file), GREY, 6.5))
-        for line, (text, shade, size) in enumerate(lines):
-            x, y = (left + _CELL / 2) / width, (top - _CELL - 0.05 - 0.155 * line) / height
-            figure.text(x, y, shortened(text, 40), color=shade, fontsize=size, ha="center", va="top", parse_math=False)
+    top = height - _TOP
+    for row, cell in zip(rows, tall, strict=True):
+        for column, mistake in enumerate(row):
+            left = column * (_CELL + 0.15) + 0.075
+            axes = figure.add_axes((left / width, (top - cell) / height, _CELL / width, cell / height))
+            axes.set_axis_off()
+            axes.set_anchor("S")
+            axes.imshow(draw_boxes(mistake.pixels, [*mistake.there, mistake.said]))
+            said, true = mistake.lines
+            lines = ((said, ORANGE, 8), (true, BLUE, 8), (os.path.basename(mistake.file), GREY, 6.5))
+            for line, (text, shade, size) in enumerate(lines):
+                place = {"x": (left + _CELL / 2) / width, "y": (top - cell - 0.05 - 0.155 * line) / height}
+                look = {"color": shade, "fontsize": size, "ha": "center", "va": "top"}
+                figure.text(**place, s=shortened(text, 40), **look, parse_math=False)
+        top -= cell + _TEXT
     if not mistakes:
         figure.text(0.5, 0.45, "no mistakes", ha="center", color=GREY)
     return png(figure)
