@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -111,6 +112,38 @@ def test_in_place_and_stored_train_alike_and_every_image_is_judged_once(roots, t
     assert one == two
     seen = [joined(train(data, 8, 3), "index") for data in places]
     assert [sorted(found) for found in seen] == [list(range(24))] * 2
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("form", ["archives", "kaggle"])
+def test_the_commands_of_the_readme_train_an_epoch_from_it(roots, tmp_path, form):
+    """Real processes: `mnet prepare` (Kaggle's folder is read in place), `train.py` with the main config, narrow."""
+    root, data = str(roots / form), {"name": "imagenet2012", "data_dir": str(tmp_path / "tfds")}
+    if form == "kaggle":
+        data = {"name": "folder", "folder": root}
+    else:
+        what = ("--data=imagenet2012", "--archives", root, "--any_size")
+        run("-m", "mnet_jax.commands.cli", "prepare", *what, "--out", data["data_dir"])
+    small = {
+        "model.width": 0.25,
+        "data.image_size": 32,
+        "train.batch_size": 8,
+        "eval.batch_size": 4,
+        "schedule.warmup_epochs": 0.0,
+    }
+    fields = {**{f"data.{field}": value for field, value in data.items()}, **small, "train.num_epochs": 1.0}
+    options = [f"--config.{field}={value}" for field, value in fields.items()]
+    run("train.py", "--config=configs/v3_large.py", f"--workdir={tmp_path / 'run'}", *options)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    trained, judged = (next(row for row in rows if row["kind"] == kind) for kind in ("train", "eval"))
+    assert (trained["step"], trained["epoch"], judged["num_images"]) == (3, 1.0, 9)  # 24 images by 8; all of nine
+    assert 6.5 < judged["loss"] < 7.5  # of a thousand classes: ln 1000 is 6.9
+
+
+def run(*arguments):
+    root = pathlib.Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, *arguments], cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_tfds_decodes_the_pixels_that_we_do(made, roots, tmp_path):
