@@ -7,22 +7,17 @@ kept beside the tree, so that only the first start has to read all its folders.
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import csv
 import dataclasses
-import hashlib
-import json
 import os
-import pathlib
 
-from mnet_jax import files
 from mnet_jax.data.imagenet import facts
+from mnet_jax.data.remembered import Remembered
 from mnet_jax.data.tensorflow_setup import tf
 
 VALIDATION = ("val", "validation", "valid")
 _KAGGLE = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC")
 _SOLUTION = "LOC_val_solution.csv"
-_CACHE = ".mnet_listing.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +42,8 @@ class Tree:
         paths = [(split, wnid, path) for split, named in folders.items() for wnid, path in named.items()]
         where = [path for _, _, path in paths] + [self.validation] * self.is_flat
         stamps = _stamps([self.train, self.validation, *where, *([self.solution] if self.solution else [])])
-        kept = self._kept()
+        remembered = Remembered(self.root, "listing")
+        kept = remembered.read()
         if stamps and kept.get("stamps") == stamps:
             return kept["splits"]
         splits: dict[str, dict[str, list[str]]] = {"train": {}, "validation": {}}
@@ -57,7 +53,7 @@ class Tree:
         if self.is_flat:
             splits["validation"] = self._sorted_out(_files(self.validation))
         if stamps:
-            self._keep({"stamps": stamps, "splits": splits})
+            remembered.write({"stamps": stamps, "splits": splits})
         return splits
 
     def path(self, split: str, wnid: str, name: str) -> str:
@@ -79,24 +75,6 @@ class Tree:
                 )
             found.setdefault(wnid, []).append(name)
         return {wnid: found[wnid] for wnid in facts.WNIDS if wnid in found}
-
-    def _kept_at(self) -> list[str]:
-        """Returns where a listing may be kept: beside the tree, or in the user's own cache where that is read-only."""
-        digest = hashlib.blake2b(os.path.abspath(self.root).encode(), digest_size=8).hexdigest()
-        return [os.path.join(self.root, _CACHE), os.path.expanduser(f"~/.cache/mnet_jax/listing-{digest}.json")]
-
-    def _kept(self) -> dict:
-        for path in self._kept_at():
-            with contextlib.suppress(OSError, ValueError):
-                return json.loads(pathlib.Path(path).read_text())
-        return {}
-
-    def _keep(self, value: dict) -> None:
-        for path in self._kept_at():
-            with contextlib.suppress(OSError):
-                pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
-                files.write_whole(path, json.dumps(value))
-                return
 
 
 def find(root: str) -> Tree | None:
