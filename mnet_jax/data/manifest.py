@@ -100,7 +100,7 @@ def save(source: Source, workdir: str, log: Callable[[str], None]) -> None:
     rows = [(os.path.relpath(file.path, root), file.why) for file in listing.left_out]
     files.write_csv(left_out, ("file", "why"), rows)
     if complaint := source.complaint():
-        log(f"{complaint}. All are listed in {left_out}")
+        log(f"{complaint}. All are listed in {left_out}" if rows else complaint)
     if listing.newcomers:
         log(
             f"{len(listing.newcomers)} photos came since this run began and are not part of it: another --workdir with "

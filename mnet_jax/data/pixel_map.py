@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -30,7 +31,8 @@ class PixelMap(Annotation):
         whole   uint8 [*largest]: the map at the size of the picture, in the upper left corner, else `ignore`
 
     In a source: "" string [], an encoded greyscale image of the picture's height and width whose values are the
-    classes, or become them by `lookup`; or "path" string [], the path of such a file.
+    classes, or become them by `lookup`, or, where `read` is known, the name by which it gives such an image; or "path"
+    string [], the path of such a file.
     """
 
     ignore: int = VOID
@@ -39,6 +41,8 @@ class PixelMap(Annotation):
     lookup: tuple[int, ...] = ()  # the class of each value from 0 on; values beyond are `ignore`. (): as they are
     largest: tuple[int, int] | None = None  # height and width of the largest picture to be evaluated
     whole: bool = False  # whether a batch has the part "whole"
+    # The encoded image of a name, for a source that makes its maps when they are needed; on many threads.
+    read: Callable[[bytes], bytes] | None = dataclasses.field(default=None, compare=False, repr=False)
     kind: ClassVar[str] = "Image of one channel"
     moves: ClassVar[bool] = True
 
@@ -89,6 +93,9 @@ class PixelMap(Annotation):
         import tensorflow as tf
 
         contents = parts[""] if "" in parts else tf.io.read_file(parts["path"])
+        if self.read is not None:
+            contents = tf.numpy_function(self._read, [contents], tf.string, stateful=False)
+            contents = tf.ensure_shape(contents, [])
         values = tf.io.decode_png(contents, channels=1)[..., 0]
         tf.debugging.assert_equal(
             tf.shape(values), crop.picture_size, "a pixel map has another height and width than its picture"
@@ -112,7 +119,13 @@ class PixelMap(Annotation):
     def values(self, part: str, found: np.ndarray) -> np.ndarray:
         """Returns how many pixels of each map have each of the 256 values, int64 [N, 256]."""
         del part
-        counts = [np.bincount(self._decoded(one).reshape(-1), minlength=256) for one in found]
+
+        def count(one: bytes) -> np.ndarray:
+            contents = one if self.read is None else self.read(one)
+            return np.bincount(self._decoded(contents).reshape(-1), minlength=256)
+
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:
+            counts = list(pool.map(count, found))
         return np.stack(counts) if counts else np.zeros((0, 256), np.int64)
 
     def draw(self, image: np.ndarray, parts: Parts, class_names: tuple[str, ...]) -> np.ndarray:
@@ -121,6 +134,10 @@ class PixelMap(Annotation):
         colours = np.array([colour(number) for number in range(256)], np.float32)
         colours[self.ignore] = 255
         return ((image + colours[values]) / 2).astype(np.uint8)
+
+    def _read(self, name: bytes) -> np.ndarray:
+        """Returns the encoded image of a name; an object, because an array of bytes would end at a zero."""
+        return np.array(self.read(name), object)
 
     def _table(self) -> np.ndarray:
         """Returns the class of each of the 256 values, uint8."""

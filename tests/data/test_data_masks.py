@@ -17,7 +17,7 @@ from mnet_jax.data.crop import Crop
 from mnet_jax.data.croppers import Scale
 from mnet_jax.data.dataset import Dataset
 from mnet_jax.data.decode import Decoder
-from mnet_jax.data.masks import classes, folder, rle
+from mnet_jax.data.masks import classes, folder, pairs, rle
 from mnet_jax.data.pixel_map import VOID, PixelMap
 
 NAMES = ("sky", "road", "car")
@@ -278,6 +278,89 @@ def test_real_masks_are_coco_s(annotated_photos):
             wanted[mask] = found.class_names.index(name)
         wanted[count > 1] = VOID
         np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(one.contents))), wanted)
+
+
+# --- What is remembered ---
+
+
+def some_masks(root, count=12):
+    for number in range(count):
+        put(root, f"images/{number:02}.jpg", photo(number))
+        put(root, f"masks/{number:02}.png", encode(a_map(number), "PNG"))
+    put(root, "classes.txt", "sky\nroad\ncar\n")
+
+
+def test_masks_are_read_once_until_they_change(tmp_path, monkeypatch):
+    some_masks(tmp_path)
+    put(tmp_path, "masks/03.png", encode(in_colours(a_map(3)), "PNG"))
+    first, real, read = folder.scan(str(tmp_path)), pairs.read, []
+    monkeypatch.setattr(pairs, "read", lambda tree, file, listed: read.append(file) or real(tree, file, listed))
+    assert folder.scan(str(tmp_path)) == first
+    assert read == []
+    assert [one.why.split(" (")[0] for one in first.left_out] == ["masks/03.png has colours"]
+    put(tmp_path, "masks/03.png", encode(a_map(3), "PNG"))
+    put(tmp_path, "masks/05.png", encode((a_map(5) + 1) % 3, "PNG"))
+    second = folder.scan(str(tmp_path))
+    assert sorted(read) == ["masks/03.png", "masks/05.png"]
+    assert second.left_out == ()
+    by_path = {file.path[-6:-4]: file.said() for files in second.splits.values() for file in files}
+    assert len(by_path) == 12
+    unchanged = {file.path[-6:-4]: file.said() for files in first.splits.values() for file in files}
+    assert {name for name in unchanged if unchanged[name] != by_path[name]} == {"05"}
+    read.clear()
+    put(tmp_path, "images/07.jpg", photo(8))  # a picture of another size
+    assert "was it turned or resized" in " ".join(one.why for one in folder.scan(str(tmp_path)).left_out)
+    assert read == ["masks/07.png"]
+    read.clear()
+    put(tmp_path, "classes.txt", "sky\nroad\nlorry\n")
+    assert folder.scan(str(tmp_path)).class_names == ("sky", "road", "lorry")
+    assert len(read) == 12
+    put(tmp_path, ".mnet_masks.json", "[1, 2")
+    assert len(folder.scan(str(tmp_path)).left_out) == 1
+
+
+def test_outlines_are_not_drawn_before_they_are_needed(tmp_path, monkeypatch):
+    content = {"images": [], "annotations": [], "categories": [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}]}
+    for number in range(10):
+        put(tmp_path, f"{number}.jpg", photo(number))
+        content["images"].append({"id": number, "file_name": f"{number}.jpg"})
+        one = {"id": number, "image_id": number, "category_id": 7, "bbox": [0, 0, 9, 9]}
+        content["annotations"].append({**one, "segmentation": [[3, 4, 20, 4, 20, 30, 3, 30]]})
+    content["annotations"][4]["segmentation"] = {"size": list(a_map(4).shape), "counts": [5, 7]}
+    put(tmp_path, "_annotations.coco.json", json.dumps(content))
+    with monkeypatch.context() as patch:
+        patch.setattr(rle, "decode", None)
+        found = folder.scan(str(tmp_path))
+    assert [one.why for one in found.left_out] == [
+        f"_annotations.coco.json, annotation 4: its runs are of 12 pixels, the picture has {a_map(4).size}"
+    ]
+    said = {file.path: file.said() for files in found.splits.values() for file in files}
+    content["annotations"][6]["segmentation"][0][0] = 2
+    put(tmp_path, "_annotations.coco.json", json.dumps(content))
+    again = {file.path: file.said() for files in folder.scan(str(tmp_path)).splits.values() for file in files}
+    assert [path[-5] for path in said if said[path] != again[path]] == ["6"]
+
+
+def test_a_mask_that_changes_after_the_start_is_told_by_its_picture(tmp_path):
+    some_masks(tmp_path)
+    data = config(name="folder", folder=str(tmp_path), image_size=(32, 48), eval_crop=1.0)
+    dataset = Dataset.open(data, {"map": PixelMap()})
+    name = dataset.file_names(dataset.info.eval_split)[0]
+    put(tmp_path, f"masks/{name[-6:-4]}.png", b"gone")
+    with pytest.raises(ValueError, match=rf"\({name}\) cannot be decoded") as error:
+        list(pipeline.eval_batches(dataset, batch_size=4))
+    assert "\n" not in str(error.value)
+
+
+def test_classes_without_a_pixel_to_learn_from_are_told(tmp_path):
+    some_masks(tmp_path)
+    put(tmp_path, "classes.txt", "sky\nroad\ncar\nlorry\n")
+    put(tmp_path, "masks/03.png", b"none")
+    data = config(name="folder", folder=str(tmp_path), image_size=(32, 48), eval_crop=1.0)
+    complaint = Dataset.open(data, {"map": PixelMap()}).complaint()
+    assert complaint.startswith(
+        f"{tmp_path}: no pixel in 'train' to learn from: lorry; left out 1 files: images/03.jpg"
+    )
 
 
 # --- Through batches ---

@@ -1,30 +1,29 @@
 """A folder of images with masks as a data set: files of masks beside images, or COCO JSON with polygons and runs.
 
-Images lie in their owner's splits, or are split here by a hash of their content. Every mask is read once at the start
-and kept as a small PNG of classes; one that says of any pixel what nobody can understand leaves its image out, and the
-reason is told by file. Of an image with EXIF orientation the mask is that of the upright picture.
+Images lie in their owner's splits, or are split here by a hash of their content. A mask that says of any pixel what
+nobody can understand leaves its image out, and the reason is told by file; what was found out is remembered until the
+mask changes. Maps are made when they are needed (`maps.py`). Of an image with EXIF orientation the mask is that of the
+upright picture.
 """
 
 from __future__ import annotations
 
 import collections
-import concurrent.futures
 import dataclasses
-import hashlib
-import io
+import functools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
 import ml_collections
-import numpy as np
 
 from mnet_jax.data import formats, records
 from mnet_jax.data.annotations import Annotation
 from mnet_jax.data.boxes import coco
-from mnet_jax.data.boxes.found import Fault, Labelled, Tree
+from mnet_jax.data.boxes.found import Fault, Tree
 from mnet_jax.data.folder import LeftOut, folder_path
 from mnet_jax.data.listed import AnnotatedListing, Arranger, ListedFile, ListedFolder
-from mnet_jax.data.masks import classes, pairs, rle
+from mnet_jax.data.masks import classes, pairs
+from mnet_jax.data.masks.maps import Facts, InFile, Known, Maps, Mask, OfObjects, all_facts, encoded
 from mnet_jax.data.pixel_map import VOID, PixelMap
 from mnet_jax.data.tensorflow_setup import tf
 
@@ -33,14 +32,20 @@ BACKGROUND = "background"  # of COCO JSON: class 0, where no object is
 
 @dataclasses.dataclass(frozen=True)
 class MaskFile(ListedFile):
-    """One image with its map; `classes` are those that it has pixels of."""
+    """One image with its map; `classes` are those that it has pixels of, of COCO JSON those of its objects."""
 
     size: tuple[int, int] = (0, 0)  # height and width of the picture
-    contents: bytes = b""  # a greyscale PNG of the classes
+    map_digest: str = ""
+    mask: Mask | None = dataclasses.field(default=None, compare=False, repr=False)
+
+    @property
+    def contents(self) -> bytes:
+        """The map, made now: a greyscale PNG of the classes. Raises Fault."""
+        return encoded(self.mask.map(self.size))
 
     def said(self) -> str:
         """Returns what a manifest says of an image: the number of its classes, and a hash of its map."""
-        return f"{len(self.classes)} classes, map {hashlib.blake2b(self.contents, digest_size=6).hexdigest()}"
+        return f"{len(self.classes)} classes, map {self.map_digest}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,19 +68,36 @@ class MaskFolder(ListedFolder):
                 "all in data.name"
             )
         root, self._names = folder_path(data), tuple(annotations)
+        self._train_split = data.train_split or "train"
         super().__init__(root, scan(root, data.manifest, data.split_from))
+        files = (file for listed in self.listing.splits.values() for file in listed)
+        self._maps = Maps({file.path: functools.partial(_contents, file) for file in files})
 
     def annotations(self, wanted: Mapping[str, Annotation], eval_split: str) -> dict[str, Annotation]:
-        """Returns the kinds with the largest picture of the split that is evaluated."""
+        """Returns the kinds with the largest picture of the split that is evaluated, and what makes the maps."""
         sizes = [file.size for file in self.files(eval_split)]
         largest = (max(height for height, _ in sizes), max(width for _, width in sizes))
-        return {name: dataclasses.replace(one, largest=largest) for name, one in wanted.items()}
+        return {name: dataclasses.replace(one, largest=largest, read=self._maps) for name, one in wanted.items()}
+
+    def complaint(self) -> str | None:
+        """Returns one line about classes of which training sees no pixel, and about what was left out."""
+        there = {number for file in self.files(self._train_split) or () for number in file.classes}
+        missing = [name for number, name in enumerate(self.class_names) if number not in there]
+        found = super().complaint()
+        if not there or not missing:
+            return found
+        shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        line = f"{self.root}: no pixel in {self._train_split!r} to learn from: {shown}"
+        return f"{line}; {found.removeprefix(f'{self.root}: ')}" if found else line
 
     def open_split(self, split: str) -> records.Table:
-        """Returns the paths of a split's images, and their maps."""
-        files = self.files(split)
-        paths, maps = (tf.constant(values) for values in zip(*((one.path, one.contents) for one in files), strict=True))
-        return records.Table(paths, {name: {"": maps} for name in self._names}, are_paths=True)
+        """Returns the paths of a split's images, by which the kinds of `annotations` make their maps too."""
+        paths = tf.constant([file.path for file in self.files(split)])
+        return records.Table(paths, {name: {"": paths} for name in self._names}, are_paths=True)
+
+
+def _contents(file: MaskFile) -> bytes:
+    return file.contents
 
 
 def scan(root: str, manifest_path: str | None = None, split_from: str | None = None) -> MaskListing:
@@ -110,7 +132,7 @@ class Masked:
 
     image: str  # below the root
     split: str
-    map: Callable[[tuple[int, int]], np.ndarray]  # from height and width; raises Fault
+    mask: Mask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +144,7 @@ class FoundMasks:
     images: tuple[Masked, ...]
     left_out: tuple[LeftOut, ...]  # paths below the root
     note: str = ""
+    known: Known | None = None  # what is remembered of files of masks
 
 
 def read(tree: Tree) -> FoundMasks:
@@ -133,8 +156,9 @@ def read(tree: Tree) -> FoundMasks:
     paired = pairs.find(tree)
     if paired is not None:
         listed = classes.find(tree, voc=paired.voc)
-        images = tuple(Masked(one.image, one.split, _of_file(tree, one.mask, listed)) for one in paired.pairs)
-        return FoundMasks("masks in files", listed.names, images, paired.left_out)
+        known = Known(tree.root, listed)
+        images = tuple(Masked(one.image, one.split, InFile(tree, one.mask, listed, known)) for one in paired.pairs)
+        return FoundMasks("masks in files", listed.names, images, paired.left_out, known=known)
     labelled = coco.read(tree)
     if labelled is not None:
         if BACKGROUND in labelled.class_names:
@@ -144,7 +168,7 @@ def read(tree: Tree) -> FoundMasks:
         numbers = {name: number for number, name in enumerate(labelled.class_names, 1)}
         if len(numbers) >= VOID:
             raise ValueError(f"{tree.root} has {len(numbers)} categories; maps of pixels have at most {VOID - 1}")
-        images = tuple(Masked(one.path, one.split, _of_objects(one, numbers)) for one in labelled.images)
+        images = tuple(Masked(one.path, one.split, OfObjects(one, numbers)) for one in labelled.images)
         names = (BACKGROUND, *labelled.class_names)
         return FoundMasks("COCO JSON", names, images, labelled.left_out, labelled.note)
     raise ValueError(
@@ -152,37 +176,6 @@ def read(tree: Tree) -> FoundMasks:
         "classes.txt, VOC's SegmentationClass beside JPEGImages, or COCO JSON with segmentation expected; "
         "docs/segmentation.md shows the layouts"
     )
-
-
-def _of_file(tree: Tree, file: str, listed: classes.Classes) -> Callable[[tuple[int, int]], np.ndarray]:
-    def made(size: tuple[int, int]) -> np.ndarray:
-        values = pairs.read(tree, file, listed)
-        if values.shape != size:
-            there, wanted = (f"{width} x {height}" for height, width in (values.shape, size))
-            raise Fault(f"{file} has {there} pixels, the picture has {wanted}: was it turned or resized afterwards?")
-        return values
-
-    return made
-
-
-def _of_objects(image: Labelled, numbers: Mapping[str, int]) -> Callable[[tuple[int, int]], np.ndarray]:
-    """Returns what makes a map of an image's objects: background where none is, void where several are."""
-
-    def made(size: tuple[int, int]) -> np.ndarray:
-        if image.size not in (None, size):
-            there, wanted = (f"{width} x {height}" for height, width in (image.size, size))
-            raise Fault(f"{image.source} is about {there} pixels, the picture has {wanted}: was it turned or resized?")
-        values, covered = np.zeros(size, np.uint8), np.zeros(size, bool)
-        for one in image.objects:
-            try:
-                mask = rle.decode(one.outline, *size)
-            except ValueError as error:
-                raise Fault(f"{image.source}, {one.where}: {error}") from error
-            values[mask] = np.where(covered[mask], VOID, numbers[one.name])
-            covered |= mask
-        return values
-
-    return made
 
 
 def _checked(root: str, found: FoundMasks) -> tuple[dict[str, MaskFile], list[LeftOut]]:
@@ -193,36 +186,22 @@ def _checked(root: str, found: FoundMasks) -> tuple[dict[str, MaskFile], list[Le
     """
     paths = [os.path.join(root, one.image) for one in found.images]
     verdicts = formats.judge(paths)
-
-    def checked(at: int) -> MaskFile | LeftOut:
-        if verdicts[at].fault:
-            return LeftOut(paths[at], verdicts[at].fault)
-        try:
-            values = found.images[at].map(verdicts[at].size)
-        except Fault as fault:
-            return LeftOut(paths[at], str(fault))
-        there = np.flatnonzero(np.bincount(values.reshape(-1), minlength=256)[:VOID]).tolist()
-        if not there:
-            return LeftOut(paths[at], "its mask is void everywhere")
-        return MaskFile(paths[at], 0, verdicts[at].digest, tuple(there), verdicts[at].size, encoded(values))
-
-    with concurrent.futures.ThreadPoolExecutor(16) as pool:
-        results: Sequence[MaskFile | LeftOut] = list(pool.map(checked, range(len(paths))))
+    usable = [
+        None if verdict.fault else (one.mask, verdict.size) for one, verdict in zip(found.images, verdicts, strict=True)
+    ]
+    facts = all_facts(usable)
+    if found.known is not None:
+        found.known.keep()
+    files: dict[str, MaskFile] = {}
     left_out = [LeftOut(os.path.join(root, one.path), one.why) for one in found.left_out]
-    left_out += [one for one in results if isinstance(one, LeftOut)]
+    for path, verdict, one, known in zip(paths, verdicts, found.images, facts, strict=True):
+        if isinstance(known, Facts):
+            files[path] = MaskFile(path, 0, verdict.digest, known.classes, verdict.size, known.digest, one.mask)
+        else:
+            left_out.append(LeftOut(path, str(known) if isinstance(known, Fault) else verdict.fault))
     times = collections.Counter(paths)
-    files = {one.path: one for one in results if isinstance(one, MaskFile)}
     left_out += [LeftOut(path, "is listed twice: its last entry is used") for path in files if times[path] > 1]
     if not files:
         first = f", such as {os.path.relpath(left_out[0].path, root)} ({left_out[0].why})" if left_out else ""
         raise ValueError(f"{root}: none of {len(paths)} images has a mask that can be used{first}")
     return files, left_out
-
-
-def encoded(values: np.ndarray) -> bytes:
-    """Returns classes uint8 [h, w] as a greyscale PNG."""
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(values).save(file, format="PNG", compress_level=3)
-    return file.getvalue()

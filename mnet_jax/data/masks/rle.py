@@ -16,7 +16,19 @@ _MOST = 1 << 31  # pixels of a run
 
 
 def decode(segmentation: Any, height: int, width: int) -> np.ndarray:
-    """Returns the mask of one object, bool [height, width].
+    """Returns the mask of one object, bool [height, width]; arguments and errors are those of `parse`."""
+    parts = parse(segmentation, height, width)
+    if isinstance(parts, np.ndarray):
+        inside = np.arange(len(parts)) % 2 == 1
+        return np.repeat(inside, parts).reshape(width, height).T
+    mask = np.zeros((height, width), bool)
+    for corners in parts:
+        mask |= _from_polygon(corners, height, width)
+    return mask
+
+
+def parse(segmentation: Any, height: int, width: int) -> np.ndarray | list[np.ndarray]:
+    """Returns the runs of one object, int64 [n], or the corners of its polygons, float64 [k, 2] each, x and y.
 
     Args:
       segmentation: polygons [[x, y, x, y, ...], ...], or {"counts": runs or their text, "size": [height, width]}.
@@ -32,13 +44,22 @@ def decode(segmentation: Any, height: int, width: int) -> np.ndarray:
             raise ValueError(f"its runs are of size {str(size)[:40]}, the picture is {height} high and {width} wide")
         counts = segmentation.get("counts")
         runs = _runs(counts) if isinstance(counts, str | bytes) else _checked(counts)
-        return _from_runs(runs, height, width)
+        if runs.sum() != height * width:
+            raise ValueError(f"its runs are of {runs.sum()} pixels, the picture has {height * width}")
+        return runs
     if not isinstance(segmentation, list) or not segmentation:
         raise ValueError("no polygons and no runs")
-    mask = np.zeros((height, width), bool)
-    for polygon in segmentation:
-        mask |= _from_polygon(_checked_polygon(polygon), height, width)
-    return mask
+    return [_checked_polygon(polygon) for polygon in segmentation]
+
+
+def packed(segmentation: Any) -> Any:
+    """Returns the same segmentation in a fifth of the memory: polygons as arrays, where they are numbers."""
+    if isinstance(segmentation, list):
+        try:
+            return [np.array(polygon, np.float64) for polygon in segmentation]
+        except (TypeError, ValueError):
+            pass
+    return segmentation
 
 
 def _checked(counts: Any) -> np.ndarray:
@@ -83,13 +104,6 @@ def _runs(text: str | bytes) -> np.ndarray:
     if not all(0 <= run < _MOST for run in runs):
         raise ValueError("it has a run below 0, or longer than any picture")
     return np.array(runs, np.int64)
-
-
-def _from_runs(runs: np.ndarray, height: int, width: int) -> np.ndarray:
-    if runs.sum() != height * width:
-        raise ValueError(f"its runs are of {runs.sum()} pixels, the picture has {height * width}")
-    inside = np.arange(len(runs)) % 2 == 1
-    return np.repeat(inside, runs).reshape(width, height).T
 
 
 def _from_polygon(corners: np.ndarray, height: int, width: int) -> np.ndarray:

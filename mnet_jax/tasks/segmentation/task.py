@@ -118,15 +118,6 @@ class Segmentation(Task):
         weights = np.where(counts > 0, median / np.maximum(counts, 1), 1.0)
         return dataclasses.replace(self, class_weights=tuple(weights.tolist()))
 
-    def advice(self, read: Callable[[str], np.ndarray], info: DatasetInfo) -> list[str]:
-        """Returns a line where classes have no pixel to learn from."""
-        counts = read("map")[:, : self.num_classes].sum(0)
-        missing = [name for name, count in zip(info.class_names, counts, strict=True) if not count]
-        if not missing:
-            return []
-        shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-        return [f"No pixel to learn from: {shown}"]
-
     def train_inputs(
         self, key: jax.Array, batch: Batch, positions: jax.Array, total: Callable[[jax.Array], jax.Array]
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
