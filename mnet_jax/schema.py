@@ -38,6 +38,8 @@ def get_config() -> ml_collections.ConfigDict:
         str
     )  # folder: CSV, exactly these images in these splits; a run writes its own, photos.csv
     data.split_from = placeholder(str)  # folder: photos.csv of an earlier run, whose images keep their splits
+    # folder, multilabel: CSV of the classes, below the folder or elsewhere; None = labels.csv, or what is there
+    data.labels = placeholder(str)
     data.train_split = placeholder(str)  # None = the data set's own; TFDS slices such as "train[:10%]" work
     data.eval_split = placeholder(str)  # None = the data set's own
     data.image_size = placeholder(object)  # a field of any type: pixels as one number, or as (height, width)
@@ -61,8 +63,10 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.task = task = ml_collections.ConfigDict()
     task.name = "classification"  # what is learned: a name of `mnet_jax/tasks`, or the import path of a task of yours
-    task.label_smoothing = 0.1  # classification: this share of each target is spread over all classes
+    task.label_smoothing = 0.1  # classification: this share of each target is spread over all classes; multilabel: over
+    # there and not there
     task.class_weights = "none"  # classification: "none", or "balanced": each class counts the same
+    # multilabel: "balanced": that a class is there counts in all as much as that it is not
     # segmentation: "balanced" gives a class the median of all classes' pixels over its own
     # detection: one of models/heads/tables.py; segmentation: of mask_tables.py; None = that of the weights, where they
     # have one, else "ssdlite_tf" or "lraspp_torchvision"
@@ -75,6 +79,7 @@ def get_config() -> ml_collections.ConfigDict:
     task.nms = "class"  # detection: boxes suppress others of their "class", or "all"
     task.nms_iou = placeholder(float)  # detection: overlap above which they do; None = as published: .55 or .6
     task.score_threshold = placeholder(float)  # detection: scores above it count; None = as published: .001 or 1e-8
+    # multilabel: the score from which a class is there; None = for each class that with the best F1 in evaluation
     task.max_detections = placeholder(int)  # detection: of an image; None = as published: 300 or 100
     task.output_stride = placeholder(int)  # segmentation: of the last map, 8, 16 or 32 by dilation; None = the head's
     task.auxiliary_weight = 0.0  # segmentation, deeplab heads: weight of an auxiliary head's loss; 0 = without one

@@ -78,6 +78,11 @@ def annotations(config: ml_collections.ConfigDict) -> dict[str, Annotation]:
     return tasks.face(config.task.name, "task").annotations(config)
 
 
+def task_of(trained: Trained, config: ml_collections.ConfigDict | None = None) -> Task:
+    """Returns the task of a trained model, with what its evaluation chose; `config`: in place of its own."""
+    return build_task(trained.config if config is None else config, trained.info).evaluated(trained.metrics)
+
+
 def build_task(config: ml_collections.ConfigDict, info: DatasetInfo) -> Task:
     """Returns the task that `config.task` names, for the classes and the pixel statistics of `info`.
 

@@ -26,6 +26,7 @@ ARROWS = {  # room -> other rooms, or single files of them, that it may use
         "data.crop",
         "data.dataset",
         "data.fixed_views",
+        "data.label_set",
         "data.pixel_map",
     ),
     "trained": ("models", "tasks", "data.annotations", "data.catalog"),

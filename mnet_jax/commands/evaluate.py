@@ -24,7 +24,7 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     arguments.check_data(args)
 
     from mnet_jax.runtime import cache_compilations
-    from mnet_jax.trained import build_model, build_task
+    from mnet_jax.trained import build_model, task_of
     from mnet_jax.training.batches import ImageBatches
     from mnet_jax.training.evaluation import Evaluator
     from mnet_jax.training.parallel import Devices
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     device_batch = -(-wanted // devices.count)
     place = f"{args.folder or info.name}, split {info.eval_split}"
     print(f"mnet: evaluating {info.num_eval:,} images of {place}", file=sys.stderr)
-    task = build_task(config, info)
+    task = task_of(trained, config)
     evaluator = Evaluator(
         build_model(config, info, task=task),
         task,

@@ -41,12 +41,13 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     from mnet_jax import tasks
     from mnet_jax.data import decode
     from mnet_jax.runtime import cache_compilations
-    from mnet_jax.trained import build_model, build_task
+    from mnet_jax.trained import build_model, task_of
 
     cache_compilations()
     trained = arguments.load_model(args)
     data, face = trained.config.data, tasks.face(trained.config.task.name, "predict")
-    model, task = build_model(trained.config, trained.info), build_task(trained.config, trained.info)
+    task = task_of(trained)
+    model = build_model(trained.config, trained.info, task=task)
     image_size = configs.image_size(data)
 
     @jax.jit

@@ -153,7 +153,6 @@ def lower(
     """Returns the train step exactly as training makes it, or with another `network`, lowered from shapes alone."""
     import jax
 
-    from mnet_jax.trained import annotations
     from mnet_jax.training import batches, setup
 
     learning = setup.learning(config, info, devices.count)
@@ -161,7 +160,9 @@ def lower(
     image = jax.ShapeDtypeStruct((1, *run_plan.image_size, 3), "float32")
     variables = jax.eval_shape(lambda image: network.init(jax.random.key(0), image, train=False), image)
     state = jax.eval_shape(learning.new_state, variables)
-    batch = batches.shapes(annotations(config), run_plan.image_size, devices.count, run_plan.device_batch, train=True)
+    batch = batches.shapes(
+        learning.task.annotations, run_plan.image_size, devices.count, run_plan.device_batch, train=True
+    )
     return devices.pmap(learning.train_step(network), donate_state=True).lower(state, batch)
 
 

@@ -135,10 +135,10 @@ class Reference:
 
         from mnet_jax import tasks
         from mnet_jax.deploy.export import with_settings
-        from mnet_jax.trained import build_model, build_task
+        from mnet_jax.trained import build_model, task_of
 
         config = with_settings(trained.config, about.image_size, about.task_settings)
-        self.task = build_task(config, trained.info)
+        self.task = task_of(trained, config)
         model, task = build_model(config, trained.info, task=self.task), self.task
         face = tasks.face(config.task.name, "export")
 

@@ -165,14 +165,14 @@ class Boxes(Annotation):
         """Returns whether it is a sequence with a box and a class each."""
         import tensorflow_datasets as tfds
 
-        inside = _inside(feature)
-        return isinstance(inside.get("bbox"), tfds.features.BBoxFeature) and isinstance(
-            inside.get("label"), tfds.features.ClassLabel
+        found = inside(feature)
+        return isinstance(found.get("bbox"), tfds.features.BBoxFeature) and isinstance(
+            found.get("label"), tfds.features.ClassLabel
         )
 
     def class_names(self, feature: object) -> tuple[str, ...]:
         """Returns the names of the objects' classes."""
-        return tuple(_inside(feature)["label"].names)
+        return tuple(inside(feature)["label"].names)
 
     def record_features(self, feature: object) -> dict[str, object]:
         """Returns boxes and classes, and of what says more about an object that which the set has."""
@@ -185,10 +185,10 @@ class Boxes(Annotation):
             "is_difficult": tf.int64,
             "area": tf.int64,
         }
-        inside = _inside(feature)
-        if "area" in inside and inside["area"].np_dtype not in (np.int64, np.int32):
+        found = inside(feature)
+        if "area" in found and found["area"].np_dtype not in (np.int64, np.int32):
             kinds["area"] = tf.float32
-        return {f"{self.feature}/{name}": tf.io.RaggedFeature(kind) for name, kind in kinds.items() if name in inside}
+        return {f"{self.feature}/{name}": tf.io.RaggedFeature(kind) for name, kind in kinds.items() if name in found}
 
     def from_records(self, record: Mapping[str, tf.Tensor]) -> Parts:
         """Returns ragged parts, the boxes [n, (4 k)] and the others [n, (k)]."""
@@ -267,7 +267,7 @@ class Boxes(Annotation):
         return image
 
 
-def _inside(feature: object) -> dict[str, Any]:
+def inside(feature: object) -> dict[str, Any]:
     """Returns the features of one element of a TFDS sequence; {} if it is none."""
     import tensorflow_datasets as tfds
 

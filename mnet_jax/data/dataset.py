@@ -19,6 +19,7 @@ from mnet_jax.data import batch, catalog
 from mnet_jax.data.annotations import Annotation, Boxes
 from mnet_jax.data.batch import Field
 from mnet_jax.data.catalog import DatasetInfo
+from mnet_jax.data.label_set import LabelSet
 from mnet_jax.data.pixel_map import PixelMap
 from mnet_jax.data.source import HELD_OUT, UNSORTED, Source
 
@@ -184,6 +185,10 @@ def _open_source(
             from mnet_jax.data.masks.folder import MaskFolder
 
             return MaskFolder(data, annotations)
+        if any(isinstance(one, LabelSet) for one in annotations.values()):
+            from mnet_jax.data.labels.folder import TaggedFolder
+
+            return TaggedFolder(data, annotations, judged_by)
         from mnet_jax.data.folder import Folder
         from mnet_jax.data.imagenet import in_place
 

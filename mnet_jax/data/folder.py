@@ -291,14 +291,18 @@ def _split(images: list[Candidate], known: Mapping[str, str]) -> list[Candidate]
     held_out: set[str] = set()
     for members in classes.values():
         members.sort(key=lambda image: image.draw)
-        drawn, count = sum(image.draw < EVAL_SHARE for image in members), len(members)
-        least = max(1, round(_LEAST * count)) if count >= 5 else 0
-        held_out |= {image.digest for image in members[: min(max(drawn, least), int(_MOST * count))]}
+        drawn, (least, most) = sum(image.draw < EVAL_SHARE for image in members), held_out_bounds(len(members))
+        held_out |= {image.digest for image in members[: min(max(drawn, least), most)]}
 
     def split(image: Candidate) -> str:
         return known.get(image.digest) or ("validation" if image.digest in held_out else "train")
 
     return [dataclasses.replace(image, split=split(image)) for image in images]
+
+
+def held_out_bounds(count: int) -> tuple[int, int]:
+    """Returns how many of so many photos of a class are held out at least, and at most, whatever is drawn."""
+    return max(1, round(_LEAST * count)) if count >= 5 else 0, int(_MOST * count)
 
 
 def as_noted(

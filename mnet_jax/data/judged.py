@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import ml_collections
 
@@ -42,15 +42,7 @@ class JudgedFolder(Folder):
     def complaint(self) -> str | None:
         """Returns one line about the files that were left out, classes under other names and those without photos."""
         there = {file.label for files in self.listing.splits.values() for file in files}
-        lacking = [name for number, name in enumerate(self.class_names) if number not in there]
-        parts = [self.listing.complaint(self.root)]
-        if self.renamed:
-            pairs = [f"{theirs!r} is {ours!r}" for theirs, ours in self.renamed.items()]
-            parts.append(f"classes are compared by name: {_some(pairs)}")
-        if lacking:
-            parts.append(
-                f"no photos of {len(lacking):,} of the model's {len(self.class_names):,} classes: {_some(lacking)}"
-            )
+        parts = [self.listing.complaint(self.root), *notes(self.class_names, there, self.renamed)]
         said = "; ".join(filter(None, parts))
         return said if not said or said.startswith(self.root) else f"{self.root}: {said}"
 
@@ -67,12 +59,7 @@ def scan(root: str, known: tuple[str, ...]) -> tuple[Listing, dict[str, str]]:
         raise ValueError(
             f"{root} has no images in folders of classes: {os.path.join(root, known[0])}, for example, expected"
         )
-    numbers = class_names.places(there, known)
-    if unknown := [name for name in there if name not in numbers]:
-        raise ValueError(
-            f"{root} has {'classes' if len(unknown) > 1 else 'a class'} that the model does not know: "
-            f"{_some(unknown)}; it knows {len(known):,}: {_some(known)}. Rename the folders, or give another set"
-        )
+    numbers = places(root, there, known)
     named = [dataclasses.replace(image, class_name=known[numbers[image.class_name]]) for image in images]
     named, copies = folder.without_copies(root, named, {})
     splits: dict[str, list[File]] = {split: [] for split in SPLITS if any(split == (one.split or ALL) for one in named)}
@@ -81,6 +68,33 @@ def scan(root: str, known: tuple[str, ...]) -> tuple[Listing, dict[str, str]]:
     left_out: tuple[LeftOut, ...] = tuple(sorted((*unusable, *copies), key=lambda file: file.path))
     renamed = {name: known[number] for name, number in numbers.items() if name != known[number]}
     return Listing(known, {split: tuple(files) for split, files in splits.items()}, left_out), renamed
+
+
+def places(root: str, there: Iterable[str], known: tuple[str, ...]) -> dict[str, int]:
+    """Returns the number in `known` of each class of a folder.
+
+    Raises:
+      ValueError: if the model has not all of them.
+    """
+    there = sorted(there)
+    numbers = class_names.places(there, known)
+    if unknown := [name for name in there if name not in numbers]:
+        raise ValueError(
+            f"{root} has {'classes' if len(unknown) > 1 else 'a class'} that the model does not know: "
+            f"{_some(unknown)}; it knows {len(known):,}: {_some(known)}. Rename the folders, or give another set"
+        )
+    return numbers
+
+
+def notes(known: tuple[str, ...], there: Collection[int], renamed: Mapping[str, str]) -> list[str]:
+    """Returns what to say of classes that are called otherwise in a folder, and of those without photos."""
+    parts, lacking = [], [name for number, name in enumerate(known) if number not in there]
+    if renamed:
+        pairs = [f"{theirs!r} is {ours!r}" for theirs, ours in renamed.items()]
+        parts.append(f"classes are compared by name: {_some(pairs)}")
+    if lacking:
+        parts.append(f"no photos of {len(lacking):,} of the model's {len(known):,} classes: {_some(lacking)}")
+    return parts
 
 
 def _some(names: list[str] | tuple[str, ...], shown: int = 5) -> str:

@@ -32,11 +32,12 @@ class AnnotatedListing(Listing):
     """The images of a folder by split, each split in the order of its paths."""
 
     note: str = ""  # one line that its owner should know
+    parts: ClassVar[str] = "objects"  # what a `Dropped` is
 
     def complaint(self, root: str, shown: int = 5) -> str | None:
         """Returns one line about files and objects that were left out, if there are any, and what else to know."""
         parts = []
-        for what, kind in (("files", LeftOut), ("objects", Dropped)):
+        for what, kind in (("files", LeftOut), (self.parts, Dropped)):
             found = [one for one in self.left_out if type(one) is kind]
             if found:
                 some = [f"{os.path.relpath(one.path, root)} ({one.why})" for one in found[:shown]]
@@ -120,7 +121,7 @@ class Arranger:
         candidates = [Candidate(path, contents[path], said[path], file.digest) for path, file in files.items()]
         fixed = {} if manifest_path is None else manifest.read(manifest_path)
         known = fixed or ({} if split_from is None else manifest.read(split_from))
-        candidates, copies = self._without_copies(candidates)
+        candidates, copies = self.without_copies(candidates)
         newcomers: tuple[str, ...] = ()
         if manifest_path is not None:
             newcomers = tuple(one.path for one in candidates if one.digest not in fixed)
@@ -133,7 +134,7 @@ class Arranger:
             by_split[one.split].append(files[one.path])
         return Arranged({split: tuple(listed) for split, listed in by_split.items()}, tuple(copies), newcomers)
 
-    def _without_copies(self, candidates: Sequence[Candidate]) -> tuple[list[Candidate], list[LeftOut]]:
+    def without_copies(self, candidates: Sequence[Candidate]) -> tuple[list[Candidate], list[LeftOut]]:
         """Returns the images without their copies, and those copies; of images annotated differently none is used."""
         kept, copies = without_copies(self.root, candidates, {})
         what = f"has {self.other}"
@@ -162,18 +163,27 @@ class Arranger:
                 LeftOut(one.path, f"in no split; there are {', '.join(there)}") for one in candidates if not one.split
             ]
             return [one for one in candidates if one.split], strays
-        last: dict[int, float] = {}
-        for one in candidates:
-            for number in set(files[one.path].classes):
-                last[number] = max(last.get(number, 0.0), one.draw)
+        held_out = self.held_out(files, candidates)
 
         def split(one: Candidate) -> str:
             if one.digest in known:
                 return known[one.digest].split
-            stays = any(one.draw == last[number] for number in files[one.path].classes)  # one image of each class
-            return "validation" if one.draw < EVAL_SHARE and not stays else "train"
+            return "validation" if one.path in held_out else "train"
 
         drawn = [dataclasses.replace(one, split=split(one)) for one in candidates]
         if {one.split for one in drawn} != {"train", "validation"}:
             raise ValueError(f"{root} has too few images to hold some out for evaluation ({len(drawn)})")
         return drawn, []
+
+    def held_out(self, files: Mapping[str, ListedFile], candidates: Sequence[Candidate]) -> set[str]:
+        """Returns the paths of the images that are held out, by a hash of their content."""
+        last: dict[int, float] = {}
+        for one in candidates:
+            for number in set(files[one.path].classes):
+                last[number] = max(last.get(number, 0.0), one.draw)
+        return {
+            one.path
+            for one in candidates
+            if one.draw < EVAL_SHARE
+            and not any(one.draw == last[number] for number in files[one.path].classes)  # one image of each class
+        }

@@ -6,8 +6,10 @@ import numpy as np
 
 from mnet_jax.data.annotations import Annotation, Boxes, Label
 from mnet_jax.data.batch import Batch, part_name, spec
+from mnet_jax.data.label_set import LabelSet
 from mnet_jax.data.pixel_map import PixelMap
 
+PRESENT = 0.1  # of the classes
 OBJECTS = 7  # an image: COCO has 7.3 on average (860,001 boxes in 117,266 images of train2017)
 
 
@@ -34,6 +36,8 @@ def make_batch(
     for name, annotation in annotations.items():
         if isinstance(annotation, Label | PixelMap):
             batch[name] = rng.integers(0, num_classes, batch[name].shape).astype(batch[name].dtype)
+        elif isinstance(annotation, LabelSet):
+            batch[name] = (rng.random(batch[name].shape) < PRESENT).astype(np.uint8)
         elif isinstance(annotation, Boxes):
             for part, values in _boxes(rng, num_classes, image_size, min(OBJECTS, annotation.most), batch_size).items():
                 batch[part_name(name, part)][:, : values.shape[1]] = values

@@ -39,7 +39,7 @@ class Entry:
     digest: str
 
 
-_COLUMNS = ("file", "class", "split", "digest")
+COLUMNS = ("file", "class", "split", "digest")
 
 
 def read(path: str) -> dict[str, Entry]:
@@ -57,14 +57,14 @@ def read(path: str) -> dict[str, Entry]:
         raise ValueError(f"no such manifest: {path}; a run on a folder writes photos.csv into its directory") from error
     except (tf.errors.OpError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read: {type(error).__name__}") from error
-    if not rows or tuple(rows[0]) != _COLUMNS or any(len(row) != len(_COLUMNS) for row in rows):
-        raise ValueError(f"{path} is no manifest: a CSV file with the columns {','.join(_COLUMNS)} expected")
+    if not rows or tuple(rows[0]) != COLUMNS or any(len(row) != len(COLUMNS) for row in rows):
+        raise ValueError(f"{path} is no manifest: a CSV file with the columns {','.join(COLUMNS)} expected")
     return {row[3]: Entry(*map(files.from_cell, row)) for row in rows[1:]}
 
 
 def write(path: str, entries: Iterable[Entry]) -> None:
     """Writes a manifest, moved into place as a whole."""
-    files.write_csv(path, _COLUMNS, [dataclasses.astuple(entry) for entry in entries])
+    files.write_csv(path, COLUMNS, [dataclasses.astuple(entry) for entry in entries])
 
 
 # --- Those of a run ---

@@ -14,7 +14,7 @@ from mnet_jax.deploy.fold import check_size, fold
 from mnet_jax.deploy.graph import Graph
 from mnet_jax.deploy.metadata import About, check_date
 from mnet_jax.files import placed
-from mnet_jax.trained import Trained, build_model, build_task
+from mnet_jax.trained import Trained, build_model, task_of
 
 
 def export(
@@ -90,7 +90,7 @@ def build_graph(
     unset = {name: value for name, value in face.UNSET.items() if trained.config.task[name] is None}
     settings = {**unset, **(task or {})}
     config = with_settings(trained.config, size, settings)
-    task = build_task(config, trained.info)
+    task = task_of(trained, config)
     network = build_model(config, trained.info, task=task)
     graph = fold(
         network.plan,
@@ -119,6 +119,7 @@ def build_graph(
         date=date,
         task=config.task.name,
         task_settings=settings,
+        thresholds=task.class_thresholds,
     )
     return graph, about
 

@@ -8,6 +8,7 @@ from typing import Any
 
 JSON_FILE = "mnet.json"
 LABELS_FILE = "labels.txt"
+CALIBRATION_FILE = "score_calibration.txt"
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # of files in archives; the earliest: the same model gives the same bytes
 
 
@@ -37,6 +38,7 @@ class About:
       task: what the network was trained for. Files do not say "classification", the only one when there were no others.
       task_settings: fields of the config's section `task` that the file has otherwise than the model; files do not say
         that there are none.
+      thresholds: the score from which each class is there, of a task in which several can be; None: of another.
     """
 
     model: str
@@ -56,6 +58,7 @@ class About:
     date: str | None = None
     task: str = "classification"
     task_settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    thresholds: tuple[float, ...] | None = None
 
     @property
     def description(self) -> str:
@@ -81,6 +84,8 @@ class About:
             del fields["task"]
         if not self.task_settings:
             del fields["task_settings"]
+        if self.thresholds is None:
+            del fields["thresholds"]
         return fields
 
     def to_json(self) -> str:
@@ -98,6 +103,14 @@ class About:
     def labels(self) -> str:
         """Returns the label file: a line for each class."""
         return "".join(f"{' '.join(name.split())}\n" for name in self.class_names)
+
+    def calibration(self) -> str:
+        """Returns a line for each class as the Task Library and MediaPipe read it: scale, slope, offset, lowest score.
+
+        A score that is below the lowest becomes 0; of others scale / (1 + exp(-slope x - offset)), where x is their
+        logit, leaves what they are.
+        """
+        return "".join(f"1,1,0,{threshold:.9g}\n" for threshold in self.thresholds or ())
 
 
 def from_properties(properties: dict[str, str]) -> About:

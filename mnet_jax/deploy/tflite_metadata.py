@@ -12,7 +12,7 @@ import flatbuffers
 import numpy as np
 
 from mnet_jax import tasks
-from mnet_jax.deploy.metadata import JSON_FILE, LABELS_FILE, ZIP_DATE, About
+from mnet_jax.deploy.metadata import CALIBRATION_FILE, JSON_FILE, LABELS_FILE, ZIP_DATE, About
 from mnet_jax.tasks.output import Output
 
 BUFFER_NAME = "TFLITE_METADATA"
@@ -21,16 +21,19 @@ _PARSER_VERSION = "1.0.0"  # the first one knew all fields that are used here
 _FEATURE, _IMAGE, _BOXES = 1, 2, 3  # union ContentProperties
 _BOUNDARIES = 1  # enum BoundingBoxType; the coordinates' type is by default that of shares, RATIO
 _LEFT_TOP_RIGHT_BOTTOM = (1, 0, 3, 2)  # where these are in (y1, x1, y2, x2)
-_NORMALIZATION = 1  # union ProcessUnitOptions
+_NORMALIZATION, _CALIBRATION, _THRESHOLDING = 1, 2, 3  # union ProcessUnitOptions
+_INVERSE_LOGISTIC = 2  # enum ScoreTransformationType
+_CALIBRATIONS = 4  # enum AssociatedFileType, of an axis
 _RGB = 1  # enum ColorSpaceType
 _DESCRIPTIONS = 1  # enum AssociatedFileType
 _SEGMENTER = "SEGMENTER_METADATA"  # what MediaPipe's ImageSegmenter looks for among the custom metadata
 _SOFTMAX = 2  # its enum Activation
 _LABELS = {"axis": 2, "values": 3}  # the same
 
-Value = int | bytes | np.ndarray | str | list | dict
-# A table as data: {slot: value}. str -> string, int -> uint8, np.ndarray -> vector of numbers, np.uint32 -> uint,
-# list of tables or of str -> vector, dict -> table, bytes -> vector of bytes, aligned as a flatbuffer of its own.
+Value = int | float | bytes | np.ndarray | str | list | dict
+# A table as data: {slot: value}. str -> string, int -> uint8, float -> float, np.ndarray -> vector of numbers,
+# np.uint32 -> uint, list of tables or of str -> vector, dict -> table, bytes -> vector of bytes, aligned as a
+# flatbuffer of its own.
 
 
 def build(about: About, names: Sequence[str]) -> bytes:
@@ -48,7 +51,7 @@ def build(about: About, names: Sequence[str]) -> bytes:
     }
     described = tasks.face(about.task, "export").describe(about.output, about.class_names)
     outputs = [described[name] for name in names]
-    network: dict[int, Value] = {2: [image], 3: [_result(output) for output in outputs]}
+    network: dict[int, Value] = {2: [image], 3: [_result(output, about) for output in outputs]}
     groups = dict.fromkeys(output.group for output in outputs if output.group is not None)
     if groups:
         network[8] = [{0: name, 1: [output.title for output in outputs if output.group == name]} for name in groups]
@@ -73,7 +76,7 @@ def _finished(table: dict[int, Value], identifier: bytes) -> bytes:
     return bytes(builder.Output())
 
 
-def _result(output: Output) -> dict[int, Value]:
+def _result(output: Output, about: About) -> dict[int, Value]:
     """Returns the table TensorMetadata of one result."""
     table = {0: output.title, 1: output.text, 3: {0: _FEATURE, 1: {}}}
     if output.boxes:  # dimension 2 holds the numbers of a box
@@ -81,6 +84,14 @@ def _result(output: Output) -> dict[int, Value]:
         table[3] = {0: _BOXES, 1: form, 2: {0: np.uint32(2), 1: np.uint32(2)}}
     if output.labels is not None:
         table[6] = [{0: LABELS_FILE, 1: "Names of the classes, a line each", 2: _LABELS[output.labels]}]
+    if output.thresholds and about.thresholds is not None:
+        # What is below its class's threshold becomes 0, and what is 0 is no result.
+        table[4] = [
+            {0: _CALIBRATION, 1: {0: _INVERSE_LOGISTIC}},
+            {0: _THRESHOLDING, 1: {0: min(about.thresholds) / 2}},
+        ]
+        text = "Of each class: scale, slope, offset, and the score from which it is there"
+        table[6] = [*table[6], {0: CALIBRATION_FILE, 1: text, 2: _CALIBRATIONS}]
     if output.range is not None:
         low, high = output.range
         table[5] = {0: np.full(1, high, np.float32), 1: np.full(1, low, np.float32)}
@@ -113,6 +124,8 @@ def _write(builder: flatbuffers.Builder, table: dict[int, Value]) -> int:
     for slot, value in table.items():
         if slot in offsets:
             builder.PrependUOffsetTRelativeSlot(slot, offsets[slot], 0)
+        elif isinstance(value, float):
+            builder.PrependFloat32Slot(slot, value, 0.0)
         elif isinstance(value, np.uint32):
             builder.PrependUint32Slot(slot, int(value), 0)
         else:
@@ -124,6 +137,9 @@ def append_files(model: bytes, about: About) -> bytes:
     """Returns the model with a zip archive of its associated files behind it; a zip reader opens it as it is."""
     whole = io.BytesIO(model)
     with zipfile.ZipFile(whole, "a", zipfile.ZIP_STORED) as archive:
-        for name, text in ((LABELS_FILE, about.labels()), (JSON_FILE, about.to_json())):
+        files = {LABELS_FILE: about.labels(), JSON_FILE: about.to_json()}
+        if about.thresholds is not None:
+            files[CALIBRATION_FILE] = about.calibration()
+        for name, text in files.items():
             archive.writestr(zipfile.ZipInfo(name, ZIP_DATE), text)
     return whole.getvalue()

@@ -11,6 +11,7 @@ from mnet_jax.errors import did_you_mean
 TASKS = {
     "classification": "mnet_jax.tasks.classification",
     "detection": "mnet_jax.tasks.detection",
+    "multilabel": "mnet_jax.tasks.multilabel",
     "segmentation": "mnet_jax.tasks.segmentation",
 }
 FACES = ("task", "report", "predict", "export")

@@ -19,6 +19,7 @@ class Output:
     range: tuple[float, float] | None = None  # what its values cannot leave
     labels: str | None = None  # what the label file is of: "axis": of its last axis, "values": of its values, from 0
     boxes: bool = False  # whether its rows are (y1, x1, y2, x2), as shares of the image's sides
+    thresholds: bool = False  # whether a class is there from its own score on: the file's metadata say which
     softmax: bool = False  # whether a segmenter is to make probabilities of it, over its last axis
     group: str | None = None  # of results that belong together, row by row: what a row is
 

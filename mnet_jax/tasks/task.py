@@ -115,6 +115,8 @@ class Task(abc.ABC):
     own_scopes: tuple[str, ...]  # the layers of the head: fresh on another task's weights, and all that learns on a
     # frozen backbone
 
+    class_thresholds: tuple[float, ...] | None = None  # the score from which each class is there, where several can be
+
     @property
     def class_scopes(self) -> tuple[str, ...]:
         """Of its own layers those that start fresh for other classes; all, unless a task says better."""
@@ -139,6 +141,15 @@ class Task(abc.ABC):
         """Returns lines of advice about the annotations of a folder of photos, such as that classes are unequal."""
         del read, info
         return []
+
+    def evaluated(self, metrics: Mapping[str, float] | None) -> "Task":
+        """Returns the task with what the evaluation of its checkpoint chose, such as thresholds.
+
+        Args:
+          metrics: of that evaluation; None: there was none.
+        """
+        del metrics
+        return self
 
     @abc.abstractmethod
     def train_inputs(

@@ -18,7 +18,7 @@ from mnet_jax.data.layout import files_below, split_of
 from mnet_jax.data.tensorflow_setup import tf
 
 # By these the files of a folder are taken for images; whether they are is told by their bytes.
-_IMAGES = (".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".webp", ".heic", ".heif", ".avif", ".tif", ".tiff")
+IMAGES = (".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".webp", ".heic", ".heif", ".avif", ".tif", ".tiff")
 
 
 class Fault(Exception):
@@ -69,7 +69,7 @@ class Tree:
             raise ValueError(f"no such folder: {root} (data.folder)")
         self.root = root
         self.files = tuple(path[len(root) :].lstrip("/") for path in files_below(root, root))
-        self.images = tuple(file for file in self.files if file.lower().endswith(_IMAGES))
+        self.images = tuple(file for file in self.files if file.lower().endswith(IMAGES))
 
     @functools.cached_property
     def known(self) -> frozenset[str]:

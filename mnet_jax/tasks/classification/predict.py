@@ -1,6 +1,5 @@
 """What people read of a classifier's outputs: the most probable classes, and a photo with them written below."""
 
-import io
 from typing import Any
 
 import jax
@@ -10,6 +9,7 @@ import numpy as np
 from mnet_jax.data.catalog import DatasetInfo
 from mnet_jax.data.crop import Crop
 from mnet_jax.plotting import shortened
+from mnet_jax.tasks.caption import captioned
 from mnet_jax.tasks.task import Task
 
 
@@ -43,17 +43,5 @@ def lines(described: dict[str, Any]) -> list[str]:
 
 def draw(pixels: np.ndarray, described: dict[str, Any]) -> bytes:
     """Returns a PNG of the photo, uint8 [H, W, 3], at most 640 pixels long, with its classes written below."""
-    from PIL import Image, ImageDraw
-
-    text = [f"{100 * row['probability']:.1f} %  {shortened(row['class'], 40)}" for row in described["predictions"]]
-    photo = Image.fromarray(pixels)
-    photo.thumbnail((640, 640))
-    width, height, row_height = *photo.size, 14
-    sheet = Image.new("RGB", (max(width, 280), height + row_height * len(text) + 6), "white")
-    sheet.paste(photo, (0, 0))
-    pen = ImageDraw.Draw(sheet)
-    for number, line in enumerate(text):
-        pen.text((4, height + 3 + row_height * number), line, fill="black")
-    file = io.BytesIO()
-    sheet.save(file, format="PNG")
-    return file.getvalue()
+    rows = described["predictions"]
+    return captioned(pixels, [f"{100 * row['probability']:.1f} %  {shortened(row['class'], 40)}" for row in rows])

@@ -1,4 +1,4 @@
-"""Boxes drawn on photos, and the sheet of mistakes and the curves of classes that a report has."""
+"""Boxes drawn on photos, and the sheet of mistakes that a report has."""
 
 import dataclasses
 import os
@@ -9,7 +9,6 @@ import numpy as np
 from mnet_jax.plotting import BLUE, COLOURS, GREY, ORANGE, png, shortened
 
 _COLUMNS, _CELL, _TEXT, _TOP = 4, 2.4, 0.62, 0.5  # of the sheet, inches: a picture's side, its text, the title
-_NAMED = 12  # classes with a line of the legend
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,40 +86,4 @@ def draw_mistakes(mistakes: Sequence[Mistake], *, heading: str) -> bytes:
         top -= cell + _TEXT
     if not mistakes:
         figure.text(0.5, 0.45, "no mistakes", ha="center", color=GREY)
-    return png(figure)
-
-
-def draw_curves(precision: np.ndarray, names: Sequence[str], *, title: str) -> bytes:
-    """Returns a PNG of precision over recall at an overlap of one half: of each class, and of their mean.
-
-    Args:
-      precision: float [101, classes] at recalls 0, .01 ... 1; NaN for classes without objects.
-      names: of the classes.
-      title: of the picture.
-    """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.6, 4.6), dpi=120, layout="constrained")
-    axes = figure.subplots()
-    recall = np.linspace(0, 1, len(precision))
-    known = np.flatnonzero(~np.isnan(precision).any(0))
-    for place, number in enumerate(known[np.argsort(-precision[:, known].mean(0), kind="stable")]):
-        label = f"{shortened(names[number], 24)} {100 * precision[:, number].mean():.1f}"
-        shown = len(known) <= _NAMED
-        shade = colour(place) if shown else "#cccccc"
-        wide, label = (1.6, label) if shown else (0.7, None)
-        axes.plot(recall, precision[:, number], color=shade, linewidth=wide, label=label)
-    if len(known) > 1:
-        mean = precision[:, known].mean(1)
-        axes.plot(recall, mean, color="black", linewidth=2.4, label=f"mean {100 * mean.mean():.1f}")
-    axes.set(xlim=(0, 1), ylim=(0, 1.02))
-    axes.set_xlabel("recall: found of what is there")
-    axes.set_ylabel("precision: right of what was said")
-    axes.set_title(title, fontsize=11, parse_math=False)
-    axes.grid(color="#eeeeee")
-    axes.spines[["top", "right"]].set_visible(False)
-    if axes.get_legend_handles_labels()[0]:
-        legend = axes.legend(title="AP50", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=9)
-        for text in legend.get_texts():
-            text.set_parse_math(False)
     return png(figure)

@@ -21,7 +21,8 @@ from mnet_jax.files import write_csv, write_whole
 from mnet_jax.plotting import BLUE, ORANGE
 from mnet_jax.tasks.detection import average_precision, meter
 from mnet_jax.tasks.detection.average_precision import Found, Truth
-from mnet_jax.tasks.detection.pictures import Box, Mistake, draw_curves, draw_mistakes
+from mnet_jax.tasks.detection.pictures import Box, Mistake, draw_mistakes
+from mnet_jax.tasks.precision_recall import draw_precision
 from mnet_jax.tasks.task import Task
 
 NUM_MISTAKES = 24  # pictures on the sheet
@@ -73,7 +74,8 @@ def report(
     write_csv(root / "detections.csv", header, [_detection(i, found, judged, info, files) for i in listed])
     table = class_rows(found, truth, judged, figures, info)
     write_csv(root / "classes.csv", ("class", "objects", "ap", "ap50", "found", "wrong"), table)
-    picture = draw_curves(figures.precision[0], info.class_names, title=f"{title}: boxes that overlap by half")
+    about = f"{title}: boxes that overlap by half"
+    picture = draw_precision(figures.precision[0], info.class_names, title=about, legend="AP50")
     write_whole(root / "precision_recall.png", picture)
     wrong = np.flatnonzero(~np.isin(judged.verdict, ("right", "ignored")))
     worst = wrong[np.argsort(-found.scores[wrong], kind="stable")][:NUM_MISTAKES]
