@@ -1,4 +1,4 @@
-"""MobileNet v1 to v4 in JAX and Flax: public functions, loaded on first use."""
+"""MobileNet v1 to v5 in JAX and Flax: public functions, loaded on first use."""
 
 import importlib
 from typing import TYPE_CHECKING

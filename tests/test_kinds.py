@@ -85,7 +85,7 @@ def test_what_lacks_is_told():
         "a folded form, in FOLDED of deploy/blocks.py",
         "a reference, in tests/models/test_models_blocks.py",
     ]
-    assert len(norm_lacks(RmsNorm)) == 2
+    assert len(norm_lacks(MeanNorm)) == 2
 
 
 def test_every_operation_runs_in_jax():
@@ -130,8 +130,8 @@ def folded_product(builder, block, x):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RmsNorm(plans.Norm):
-    """Over the channels of each position: no statistics, and no convolution can take it in."""
+class MeanNorm(plans.Norm):
+    """By the mean size of the channels of each position: no statistics, and no convolution can take it in."""
 
     epsilon: float
 
@@ -139,8 +139,8 @@ class RmsNorm(plans.Norm):
         return [plans.Variable(collection="params", path=(*scope, "scale"), shape=(features,), mean=1.0)]
 
 
-class RmsNormModule(nn.Module):
-    norm: RmsNorm
+class MeanNormModule(nn.Module):
+    norm: MeanNorm
     axis_name: str | None
     frozen: bool
 
@@ -148,29 +148,29 @@ class RmsNormModule(nn.Module):
     def __call__(self, x, *, train, kernel=None):
         x = (x if kernel is None else x @ kernel).astype(jnp.float32)
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
-        return rms(x, scale, self.norm.epsilon)
+        return mean_norm(x, scale, self.norm.epsilon)
 
 
-def rms(x, scale, epsilon):
+def mean_norm(x, scale, epsilon):
     scale = jnp.asarray(scale, jnp.float32).reshape((1,) * (x.ndim - 1) + (-1,))
-    return x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + epsilon) * scale
+    return x / (jnp.abs(x).mean(-1, keepdims=True) + epsilon) * scale
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class RmsNode(g.Node):
+class MeanNode(g.Node):
     scale: np.ndarray
     epsilon: float
     activation: str | None
 
 
-def rms_nodes(builder, norm, x, scope, name, *, activation, after):
+def mean_nodes(builder, norm, x, scope, name, *, activation, after):
     scale = builder.value("params", scope, "scale") * after
     fields = {"scale": scale.astype(np.float32), "epsilon": norm.epsilon, "activation": activation}
-    return builder.add(RmsNode, name, (x,), builder.shapes[x], **fields)
+    return builder.add(MeanNode, name, (x,), builder.shapes[x], **fields)
 
 
-def run_rms(node, x):
-    x = rms(x, node.scale, node.epsilon)
+def run_mean(node, x):
+    x = mean_norm(x, node.scale, node.epsilon)
     return x if node.activation is None else layers.ACTIVATIONS[node.activation](x)
 
 
@@ -178,9 +178,9 @@ def run_rms(node, x):
 def registered(monkeypatch):
     monkeypatch.setitem(modules.MODULES, ProductPlan, ProductModule)
     monkeypatch.setitem(FOLDED, ProductPlan, folded_product)
-    monkeypatch.setitem(layers.NORMS, RmsNorm, RmsNormModule)
-    monkeypatch.setitem(norms.NORMS, RmsNorm, norms.FoldedNorm(nodes=rms_nodes))
-    monkeypatch.setitem(interpret.FORMS, RmsNode, run_rms)
+    monkeypatch.setitem(layers.NORMS, MeanNorm, MeanNormModule)
+    monkeypatch.setitem(norms.NORMS, MeanNorm, norms.FoldedNorm(nodes=mean_nodes))
+    monkeypatch.setitem(interpret.FORMS, MeanNode, run_mean)
 
 
 def network(norm):
@@ -189,7 +189,7 @@ def network(norm):
         name="toy",
         source="",
         image_size=64,
-        stem=blocks.Conv(kernel=3, features=16, stride=2, activation="hard_swish"),
+        stem=blocks.Conv(kernel=3, features=16, stride=2, activation="hard_swish", bias=True),
         blocks=(
             Product(features=16),
             blocks.InvertedResidual(expanded=48, features=24, stride=2, squeeze_excite=True, activation="hard_swish"),
@@ -210,7 +210,9 @@ def network(norm):
 
 
 @pytest.mark.parametrize(
-    "norm", [plans.BatchNorm(decay=0.9, epsilon=1e-3), RmsNorm(epsilon=1e-3)], ids=["batch", "rms"]
+    "norm",
+    [plans.BatchNorm(decay=0.9, epsilon=1e-3), plans.RmsNorm(epsilon=1e-3), MeanNorm(epsilon=1e-3)],
+    ids=["batch", "rms", "mean"],
 )
 def test_new_kinds_go_all_the_way(norm, registered, monkeypatch):
     for name in ("depthwise_conv", "dense_conv"):
@@ -239,7 +241,7 @@ def test_new_kinds_go_all_the_way(norm, registered, monkeypatch):
 
 
 def test_new_kinds_have_names_in_a_library_that_says_them(registered):
-    plan = network(RmsNorm(epsilon=1e-3))
+    plan = network(MeanNorm(epsilon=1e-3))
     layout = dataclasses.replace(
         TIMM,
         outside=lambda plan: (
@@ -255,7 +257,7 @@ def test_new_kinds_have_names_in_a_library_that_says_them(registered):
                 for norm in ("", "/norm")
             },
         },
-        norms={RmsNorm: {"scale": "weight"}},
+        norms={MeanNorm: {"scale": "weight"}},
     )
     names = dict((("/".join(variable.path), theirs) for variable, theirs in layout.names(plan)))
     assert names["block_00/left/norm/scale"] == "blocks.0.left.norm.weight"
@@ -267,14 +269,14 @@ def test_an_operation_that_a_format_does_not_know_is_refused_in_one_line(registe
     onnx = pytest.importorskip("mnet_jax.deploy.onnx")
     from networks import about
 
-    plan = network(RmsNorm(epsilon=1e-3))
+    plan = network(MeanNorm(epsilon=1e-3))
     graph = fold(plan, random_variables(plan), image_size=64)
-    with pytest.raises(ValueError, match="ONNX has no form of the operation RmsNode"):
+    with pytest.raises(ValueError, match="ONNX has no form of the operation MeanNode"):
         onnx.build(graph, about(plan, 64))
 
 
 def test_a_setting_that_a_norm_does_not_have_is_refused():
-    spec = dataclasses.replace(SPECS["v1"], norm=RmsNorm(epsilon=1e-3))
-    assert resolve(spec, norm_epsilon=1e-5).norm == RmsNorm(epsilon=1e-5)
+    spec = dataclasses.replace(SPECS["v1"], norm=MeanNorm(epsilon=1e-3))
+    assert resolve(spec, norm_epsilon=1e-5).norm == MeanNorm(epsilon=1e-5)
     with pytest.raises(ValueError, match="the norm of v1 has no decay: leave norm_decay out"):
         resolve(spec, norm_decay=0.9)

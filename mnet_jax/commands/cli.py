@@ -87,7 +87,7 @@ class _Parser(argparse.ArgumentParser):
 def _parse(argv: Sequence[str]) -> tuple[ModuleType, argparse.Namespace]:
     """Returns the module of the subcommand, the only one that is imported, and its arguments."""
     if not argv or argv[0].startswith("-"):
-        parser = _Parser(prog="mnet", description="MobileNet v1 to v4 in JAX.", allow_abbrev=False)
+        parser = _Parser(prog="mnet", description="MobileNet v1 to v5 in JAX.", allow_abbrev=False)
         commands = parser.add_subparsers(metavar="COMMAND", required=True)
         for name, (purpose, _) in COMMANDS.items():
             commands.add_parser(name, help=purpose)

@@ -49,7 +49,7 @@ def _row(source: Source) -> dict[str, object]:
     elif source.detector is None:
         plan = resolve(
             SPECS[source.model],
-            num_classes=source.num_classes,
+            num_classes=source.num_classes or None,
             width=source.width,
             width_rule=LAYOUTS[source.layout].width_rule,
         )

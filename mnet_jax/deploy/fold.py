@@ -32,6 +32,7 @@ class Backbone(Builder):
         self._blocks: dict[str, str] = {}  # name of a block -> the node of what it gives
         self._last = g.INPUT  # what the last block gives
         self._last_conv: str | None = None
+        self._fusion: str | None = None
         self._embedding: str | None = None
 
     def maps(self) -> dict[int, str]:
@@ -42,7 +43,8 @@ class Backbone(Builder):
         """Returns the node of the embedding, [1, 1, F]; its layers are added when it is first asked for."""
         if self._embedding is None:
             plan = self.plan
-            x = self.mean("pool", self._last if plan.last_conv is None else self.tap(plan.last_conv.name))
+            top = next((layer.name for layer in (plan.last_conv, plan.fusion) if layer is not None), None)
+            x = self.mean("pool", self._last if top is None else self.tap(top))
             self._embedding = x if plan.head is None else self.conv(plan.head, x)
         return self._embedding
 
@@ -52,6 +54,10 @@ class Backbone(Builder):
             if self._last_conv is None:
                 self._last_conv = self.conv(self.plan.last_conv, self._last)
             return self._last_conv
+        if self.plan.fusion is not None and path == self.plan.fusion.name:
+            if self._fusion is None:
+                self._fusion = self._fused(self.plan.fusion)
+            return self._fusion
         node = self._blocks.get(path, path)
         if node not in self.shapes:
             raise ValueError(f"{self.plan.name} has no block or layer {path!r}")
@@ -72,6 +78,28 @@ class Backbone(Builder):
             if block.name in strides:
                 self._maps[strides[block.name]] = x
         self._last = x
+
+    def _fused(self, fusion: plans.FusionPlan) -> str:
+        """Adds the layers of a fusion, as `models/fusion.py` has them."""
+        finest, *coarser = (self._blocks[name] for name in fusion.blocks)
+        scope, maps = (fusion.name,), [finest]
+        for number, x in enumerate(coarser, 1):
+            height, width, _ = self.shapes[finest]
+            while self.shapes[x][:2] != (height, width):  # twice as large each time
+                size = (min(2 * self.shapes[x][0], height), min(2 * self.shapes[x][1], width))
+                shape = (*size, self.shapes[x][2])
+                x = self.add(g.Twice, f"{fusion.name}/map_{number}/{size[0]}x{size[1]}", (x,), shape)
+            maps.append(x)
+        x = self.channels(f"{fusion.name}/maps", maps)
+        for layer in (fusion.expand, fusion.project):
+            x = self.conv(layer, x, scope)
+        sides = self.shapes[x][:2]
+        if sides != fusion.size and not any(side % wanted for side, wanted in zip(sides, fusion.size, strict=True)):
+            window = (sides[0] // fusion.size[0], sides[1] // fusion.size[1])
+            x = self.window_mean(f"{fusion.name}/windows", x, window, window)
+        else:
+            x = self.resize(f"{fusion.name}/resized", x, fusion.size, align_corners=False)
+        return self.norm(fusion.norm, x, scope)
 
 
 def fold(

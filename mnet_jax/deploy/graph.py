@@ -36,7 +36,8 @@ class Pixels(Node):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Conv(Node):
-    """A convolution (cross-correlation) with bias, then `activation`: None, "relu", "relu6", "hard_swish" or "gelu".
+    """A convolution (cross-correlation) with bias, then `activation`: None, "relu", "relu6", "hard_swish", "gelu" or
+    "gelu_tanh".
 
     kernel: [k, k, in / groups, out], or [k, k, 1, C] where `depthwise`; bias: [out].
     """
@@ -94,6 +95,15 @@ class Largest(Node):
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Twice(Node):
     """A map of twice the size, each position four times; cut off at the far ends where `shape` is one less."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class RmsNorm(Node):
+    """A map over the root of its channels' mean square, position by position, times `scale`; then `activation`."""
+
+    scale: np.ndarray  # [C]
+    epsilon: float  # added to the mean square
+    activation: str | None = None  # of those of `Conv`
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

@@ -52,6 +52,11 @@ def _conv(node: g.Conv, x: jax.Array) -> jax.Array:
     return x if node.activation is None else ACTIVATIONS[node.activation](x)
 
 
+def _rms_norm(node: g.RmsNorm, x: jax.Array) -> jax.Array:
+    x = x * lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + node.epsilon) * node.scale.reshape(1, 1, 1, -1)
+    return x if node.activation is None else ACTIVATIONS[node.activation](x)
+
+
 def _window_mean(node: g.WindowMean, x: jax.Array) -> jax.Array:
     total = lax.reduce_window(x, 0.0, lax.add, (1, *node.window, 1), (1, *node.strides, 1), "VALID")
     return total / (node.window[0] * node.window[1])
@@ -77,6 +82,7 @@ FORMS: dict[type[g.Node], Callable[..., Any]] = {
     g.Resize: lambda node, x: upsample(x, node.shape[:2], align_corners=node.align_corners),
     g.Largest: lambda node, x: jnp.argmax(x, -1).astype(jnp.int32),
     g.Twice: lambda node, x: x.repeat(2, 1).repeat(2, 2)[:, : node.shape[0], : node.shape[1]],
+    g.RmsNorm: _rms_norm,
     g.Gate: lambda node, x: jnp.clip(x + 3.0, 0.0, 6.0),
     g.Attention: _attend,
     g.Reshape: lambda node, x: x.reshape(x.shape[0], *node.shape),

@@ -116,6 +116,8 @@ class _Writer:
                 )
                 ends = self.constant(f"{output}/size", np.array(node.shape[:2]))
                 return self.add("Slice", (whole, start, ends, axes), output)
+            case g.RmsNorm():
+                return self._rms_norm(node, inputs[0], output)
             case g.Attention():
                 return self._attention(node, inputs, output, shapes)
             case g.Reshape():
@@ -163,7 +165,11 @@ class _Writer:
             pads=(top, left, bottom, right),
             group=node.shape[-1] if node.depthwise else node.groups,
         )
-        match node.activation:
+        return self._activation(node.activation, linear, output)
+
+    def _activation(self, activation: str | None, linear: str, output: str) -> str:
+        """Adds an activation from the value `linear`, which is `output` itself where there is none."""
+        match activation:
             case None:
                 return output
             case "relu":
@@ -179,7 +185,25 @@ class _Writer:
                 plus = self.add("Add", (erf, self.constant("one", np.float32(1))), f"{output}/plus")
                 product = self.add("Mul", (linear, plus), f"{output}/product")
                 return self.add("Mul", (product, self.constant("half", np.float32(0.5))), output)
-        raise AssertionError(node.activation)
+            case "gelu_tanh":  # x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))
+                square = self.add("Mul", (linear, linear), f"{output}/square")
+                bent = self.add("Mul", (square, self.constant("bend", np.float32(0.044715))), f"{output}/bent")
+                plus = self.add("Add", (bent, self.constant("one", np.float32(1))), f"{output}/plus")
+                slope = self.add("Mul", (linear, self.constant("slope", np.float32(np.sqrt(2 / np.pi)))), f"{output}/s")
+                tanh = self.add("Tanh", (self.add("Mul", (slope, plus), f"{output}/inside"),), f"{output}/tanh")
+                double = self.add("Mul", (linear, self.add("Add", (tanh, "one"), f"{output}/up")), f"{output}/double")
+                return self.add("Mul", (double, self.constant("half", np.float32(0.5))), output)
+        raise AssertionError(activation)
+
+    def _rms_norm(self, node: g.RmsNorm, x: str, output: str) -> str:
+        linear = output if node.activation is None else f"{output}/linear"
+        square = self.add("Mul", (x, x), f"{linear}/square")
+        mean = self.add("ReduceMean", (square,), f"{linear}/mean", axes=(1,), keepdims=1)
+        epsilon = self.constant(f"epsilon_{node.epsilon:g}", np.float32(node.epsilon))
+        root = self.add("Sqrt", (self.add("Add", (mean, epsilon), f"{linear}/above_0"),), f"{linear}/root")
+        scale = self.constant(f"{node.name}/scale", node.scale.reshape(1, -1, 1, 1))
+        self.add("Mul", (self.add("Div", (x, root), f"{linear}/normal"), scale), linear)
+        return self._activation(node.activation, linear, output)
 
     def _attention(
         self, node: g.Attention, inputs: tuple[str, ...], output: str, shapes: dict[str, tuple[int, ...]]

@@ -59,6 +59,8 @@ def _run(node: g.Node, *inputs: Any) -> Any:
         case g.Twice():
             x = tf.compat.v1.image.resize_nearest_neighbor(x, (2 * x.shape[1], 2 * x.shape[2]))
             return x[:, : node.shape[0], : node.shape[1]]
+        case g.RmsNorm():
+            return _rms_norm(node, x)
         case g.Attention():
             return _attend(node, *inputs)
         case g.Reshape():
@@ -103,11 +105,26 @@ def _hard_swish(x: tf.Tensor) -> tf.Tensor:
     return x * tf.nn.relu6(x + 3.0) * np.float32(1 / 6)  # the form that the converter knows as HARD_SWISH
 
 
+def _rms_norm(node: g.RmsNorm, x: tf.Tensor) -> tf.Tensor:
+    x = x * tf.math.rsqrt(tf.reduce_mean(tf.square(x), -1, keepdims=True) + np.float32(node.epsilon)) * node.scale
+    return x if node.activation is None else ACTIVATIONS[node.activation](x)
+
+
 def _gelu(x: tf.Tensor) -> tf.Tensor:
     return tf.nn.gelu(x, approximate=False)
 
 
-ACTIVATIONS = {"relu": tf.nn.relu, "relu6": tf.nn.relu6, "hard_swish": _hard_swish, "gelu": _gelu}
+def _gelu_tanh(x: tf.Tensor) -> tf.Tensor:
+    return tf.nn.gelu(x, approximate=True)
+
+
+ACTIVATIONS = {
+    "relu": tf.nn.relu,
+    "relu6": tf.nn.relu6,
+    "hard_swish": _hard_swish,
+    "gelu": _gelu,
+    "gelu_tanh": _gelu_tanh,
+}
 
 
 def _attend(node: g.Attention, query: tf.Tensor, key: tf.Tensor, value: tf.Tensor) -> tf.Tensor:

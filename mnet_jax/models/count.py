@@ -66,7 +66,11 @@ def summarize(
                 **_count(block.variables(plan.norm)),
             )
         )
+        if plan.fusion is not None and block.name == plan.fusion.blocks[0]:
+            fused_size = out
         size = out
+    if plan.fusion is not None:
+        rows.append(_layer_row(plan.fusion, plan.norm, "fusion", fused_size))
     if plan.last_conv is not None:
         rows.append(_layer_row(plan.last_conv, plan.norm, "conv", size))
     rows += [_layer_row(layer, plan.norm, "dense", None) for layer in (plan.head, plan.classifier) if layer is not None]
@@ -139,7 +143,9 @@ def _count(variables: list[Variable]) -> dict[str, int]:
     }
 
 
-def _layer_row(layer: plans.ConvPlan | plans.NormPlan, norm: plans.Norm, kind: str, size: Size | None) -> Row:
+def _layer_row(
+    layer: plans.ConvPlan | plans.NormPlan | plans.FusionPlan, norm: plans.Norm, kind: str, size: Size | None
+) -> Row:
     """Returns the row of a layer outside the blocks; `size` None: after pooling."""
     return Row(
         name=layer.name,

@@ -16,7 +16,7 @@ from jax.nn import initializers
 from mnet_jax.models import norm_product, plans
 from mnet_jax.models.compute import Compute
 from mnet_jax.models.fake_quantization import round_between, round_kernel, round_observed
-from mnet_jax.models.norm import affine, normalize
+from mnet_jax.models.norm import affine, along_channels, normalize
 from mnet_jax.models.ops.conv import dense_conv
 from mnet_jax.models.ops.depthwise import depthwise_conv
 from mnet_jax.models.ops.pointwise import pointwise_conv
@@ -70,6 +70,11 @@ def gelu(x: jax.Array) -> jax.Array:
     return jax.nn.gelu(x, approximate=False)
 
 
+def gelu_tanh(x: jax.Array) -> jax.Array:
+    """Returns the approximation of GELU by tanh, V5's."""
+    return jax.nn.gelu(x, approximate=True)
+
+
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": jax.nn.relu,
     "relu6": relu6,
@@ -77,6 +82,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "hard_sigmoid": hard_sigmoid,
     "hard_swish": hard_swish,
     "gelu": gelu,
+    "gelu_tanh": gelu_tanh,
 }
 
 
@@ -117,9 +123,25 @@ class BatchNorm(nn.Module):
         return y
 
 
+class RmsNorm(nn.Module):
+    """Root mean square normalisation over the channels of each position, [..., C] -> float32 [..., C]."""
+
+    norm: plans.RmsNorm
+    axis_name: str | None  # as those of `BatchNorm`; without statistics they change nothing
+    frozen: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool, kernel: jax.Array | None = None) -> jax.Array:
+        """Normalises x, or x @ `kernel` [I, C] where that is given; the same in training."""
+        x = (x if kernel is None else pointwise_conv(x, kernel)).astype(jnp.float32)
+        scale = self.param("scale", initializers.ones, (x.shape[-1],), jnp.float32)
+        inverse = lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + self.norm.epsilon)
+        return x * inverse * along_channels(scale, x)
+
+
 # The module of each kind of norm. All are made and called as `BatchNorm` is, with `kernel` where they are to normalise
 # a product.
-NORMS: dict[type[plans.Norm], type[nn.Module]] = {plans.BatchNorm: BatchNorm}
+NORMS: dict[type[plans.Norm], type[nn.Module]] = {plans.BatchNorm: BatchNorm, plans.RmsNorm: RmsNorm}
 
 
 class Conv(nn.Module):
@@ -141,17 +163,17 @@ class Conv(nn.Module):
         stride = 1 if pooled else plan.stride
         if plan.depthwise:
             x = depthwise_conv(x, kernel, stride, self._padding(x, stride), plan.dilation)
-        elif plan.kernel == 1 and plan.norm:
+        elif plan.kernel == 1 and plan.norm and not plan.bias:
             product = kernel
         elif plan.kernel == 1:
             x = pointwise_conv(x, kernel)
         else:
             x = dense_conv(x, kernel, stride, self._padding(x, stride), plan.dilation)
-        if plan.norm:
-            x = self.shared.norm_module("norm")(x, train=train, kernel=product)
-        elif plan.bias:
+        if plan.bias:
             bias = self.param("bias", initializers.constant(plan.bias_mean), (plan.features,), jnp.float32)
             x = x.astype(jnp.float32) + bias.reshape((1,) * (x.ndim - 1) + (plan.features,))
+        if plan.norm:
+            x = self.shared.norm_module("norm")(x, train=train, kernel=product)
         if self.shared.quantization is not None:
             x = self._activate_rounded(x, train=train)
         elif plan.activation is not None:

@@ -12,6 +12,7 @@ from mnet_jax.models import plans
 from mnet_jax.models.blocks.modules import MODULES
 from mnet_jax.models.compute import Compute
 from mnet_jax.models.fake_quantization import range_variable, round_in
+from mnet_jax.models.fusion import Fusion
 from mnet_jax.models.layers import Conv, Shared
 from mnet_jax.models.variables import list_variables
 
@@ -24,9 +25,9 @@ class MobileNet(nn.Module):
     """Any network of the family, up to its maps and its embedding.
 
     Variables: {"params": ..., "batch_stats": ...}, all float32, in scopes named after the plan's layers: "stem",
-    "block_00" ..., "last_conv", "head". Those of layers that are not used do not exist: a network that uses the maps
-    alone has no "last_conv" and no "head" (but, in quantised training, the range of the pooled vector). Drop path draws
-    from the rng stream "dropout".
+    "block_00" ..., "fusion", "last_conv", "head". Those of layers that are not used do not exist: a network that uses
+    the maps alone has none of the last three (but, in quantised training, the range of the pooled vector). Drop path
+    draws from the rng stream "dropout".
 
     A subclass has a `__call__`, the scopes of its own layers lie beside the backbone's, and `list_variables` says them
     too:
@@ -51,6 +52,8 @@ class MobileNet(nn.Module):
         for layer in (plan.stem, plan.last_conv, plan.head):
             if layer is not None:
                 setattr(self, layer.name, Conv(layer, shared))
+        if plan.fusion is not None:
+            self.fusion = Fusion(plan.fusion, shared)
         if plan.quantization is not None:
             self.pool_range = range_variable(self, "pool_range")
         for block in plan.blocks:
@@ -60,30 +63,38 @@ class MobileNet(nn.Module):
         """Returns the embedding, as `embed` does."""
         return self.embed(images, train=train)
 
-    def maps(self, images: jax.Array, *, train: bool = False) -> dict[int, jax.Array]:
+    def maps(self, images: jax.Array, *, train: bool = False, last_conv: bool = False) -> dict[int, jax.Array]:
         """Returns feature maps by stride: 4, 8, 16, 32 (from `plan.stem_stride` on), each [N, H', W', C].
 
         H' is H / stride, rounded up. Each map is the output of the last block at its stride (`plan.map_blocks`),
         before `last_conv`: in V1 of a separable block; in V2 and V3 of a projection, hence without activation; in V4
-        of a UIB or attention block.
+        and V5 of a UIB or attention block.
 
         Args:
           images: float [N, H, W, 3], normalised, any size from 32.
           train: whether norms use the batch's statistics, and blocks are dropped.
+          last_conv: whether the last map is that after `last_conv`, where the network has one: what timm's V3 and V4
+            give.
         """
-        return self._run_blocks(images, train=train)[0]
+        found, x = self._run_blocks(images, train=train)
+        maps = {stride: found[name] for stride, name in self.plan.map_blocks}
+        if last_conv and self.plan.last_conv is not None:
+            maps[self.plan.map_blocks[-1][0]] = self.last_conv(x, train=train)
+        return maps
 
     def embed(self, images: jax.Array, *, train: bool = False) -> jax.Array:
         """Returns one vector an image, float32 [N, `plan.embedding_features`].
 
-        The last map's mean over its positions; where the architecture has a layer after that ("head": V3 and V4), what
-        comes out of it.
+        The last map's mean over its positions, in V5 that of the fused maps; where the architecture has a layer after
+        that ("head": V3 and V4), what comes out of it.
 
         Args:
           images: as those of `maps`.
           train: the same.
         """
-        _, x = self._run_blocks(images, train=train)
+        found, x = self._run_blocks(images, train=train)
+        if self.plan.fusion is not None:
+            x = self.fusion([found[name] for name in self.plan.fusion.blocks], train=train)
         if self.plan.last_conv is not None:
             x = self.last_conv(x, train=train)
         x = x.mean((1, 2), dtype=jnp.float32)
@@ -98,7 +109,7 @@ class MobileNet(nn.Module):
 
         Args:
           images: as those of `maps`.
-          paths: "block_11", a layer inside a block, "block_12/expand", or "last_conv".
+          paths: "block_11", a layer inside a block, "block_12/expand", "last_conv", or V5's "fusion".
           train: as that of `maps`.
         """
         found: dict[str, jax.Array] = {}
@@ -111,7 +122,9 @@ class MobileNet(nn.Module):
             return result
 
         with nn.intercept_methods(take):
-            _, x = self._run_blocks(images, train=train)
+            blocks, x = self._run_blocks(images, train=train)
+            if "fusion" in paths:
+                self.fusion([blocks[name] for name in self.plan.fusion.blocks], train=train)
             if "last_conv" in paths:
                 self.last_conv(x, train=train)
         return found
@@ -130,18 +143,18 @@ class MobileNet(nn.Module):
         compute = self.compute if dtype is None else dataclasses.replace(self.compute, dtype=dtype)
         return Shared.of(self.plan, compute)
 
-    def _run_blocks(self, images: jax.Array, *, train: bool) -> tuple[dict[int, jax.Array], jax.Array]:
-        """Returns (the maps by stride, what the last block gives)."""
+    def _run_blocks(self, images: jax.Array, *, train: bool) -> tuple[dict[str, jax.Array], jax.Array]:
+        """Returns (the maps by the names of their blocks, what the last block gives)."""
         plan = self.plan
         if images.ndim != 4 or images.shape[-1] != 3 or not jnp.issubdtype(images.dtype, jnp.floating):
             raise ValueError(
                 f"images must be floating point [N, height, width, 3], normalised; got {images.dtype} {images.shape}"
             )
-        strides = {name: stride for stride, name in plan.map_blocks}
+        names = {name for _, name in plan.map_blocks}
         maps = {}
         x = self.stem(images, train=train)
         for block in plan.blocks:
             x = getattr(self, block.name)(x, train=train)
-            if block.name in strides:
-                maps[strides[block.name]] = x
+            if block.name in names:
+                maps[block.name] = x
         return maps, x

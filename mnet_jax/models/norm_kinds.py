@@ -55,6 +55,17 @@ class BatchNorm(Norm):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class RmsNorm(Norm):
+    """Over the channels of each position, divided by the root of their mean square, to which `epsilon` is added."""
+
+    epsilon: float
+
+    def variables(self, features: int, scope: tuple[str, ...]) -> list[Variable]:
+        """Returns the scale, which is learned; there are no statistics."""
+        return [Variable(collection="params", path=(*scope, "scale"), shape=(features,), mean=1.0)]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Quantization:
     """Training with int8 rounding: observed ranges keep `range_decay` of themselves a step (fake_quantization.py)."""
 

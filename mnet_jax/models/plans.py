@@ -9,7 +9,7 @@ import dataclasses
 import math
 
 from mnet_jax.models import pools
-from mnet_jax.models.norm_kinds import BatchNorm, Norm, Quantization, Variable
+from mnet_jax.models.norm_kinds import BatchNorm, Norm, Quantization, RmsNorm, Variable
 from mnet_jax.models.sizes import output_size
 
 PADDINGS = ("same", "symmetric")
@@ -23,11 +23,13 @@ __all__ = [
     "BatchNorm",
     "BlockPlan",
     "ConvPlan",
+    "FusionPlan",
     "LayerPlan",
     "ModelPlan",
     "Norm",
     "NormPlan",
     "Quantization",
+    "RmsNorm",
     "Size",
     "SqueezeExcitePlan",
     "Variable",
@@ -64,7 +66,7 @@ class LayerPlan(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class ConvPlan(LayerPlan):
-    """One convolution with what follows it: norm or bias, then an activation (None: linear).
+    """One convolution with what follows it: norm or bias (V5's stem: both), then an activation (None: linear).
 
     `depthwise` means one filter a channel (features == in_features); otherwise kernel 1 is a pointwise layer, stride 1.
     """
@@ -199,6 +201,42 @@ class NormPlan(LayerPlan):
         return norm.variables(self.features, (*scope, self.name))
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FusionPlan(LayerPlan):
+    """V5's fusion of maps: brought to the size of the finest, side by side, `expand`, `project`, resized, `norm`."""
+
+    name: str
+    blocks: tuple[str, ...]  # that give the maps, the finest first
+    expand: ConvPlan
+    project: ConvPlan
+    norm: NormPlan
+    size: Size  # of the result, whatever the size of the maps
+
+    @property
+    def in_features(self) -> int:
+        """Channels of all maps together."""
+        return self.expand.in_features
+
+    @property
+    def features(self) -> int:
+        """Channels of the result."""
+        return self.project.features
+
+    def variables(self, norm: Norm, scope: tuple[str, ...] = ()) -> list[Variable]:
+        """Returns those of both convolutions and of the norm."""
+        scope = (*scope, self.name)
+        return [value for layer in (self.expand, self.project, self.norm) for value in layer.variables(norm, scope)]
+
+    def output_size(self, size: Size) -> Size:
+        """Returns the size of the result."""
+        del size
+        return self.size
+
+    def multiply_adds(self, size: Size) -> int:
+        """Returns those of both convolutions, for a finest map of `size`."""
+        return self.expand.multiply_adds(size) + self.project.multiply_adds(size)
+
+
 # --- Blocks and networks ---
 
 
@@ -250,7 +288,7 @@ class BlockPlan:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelPlan:
-    """One concrete network. Order: stem, blocks, last_conv, global average pool, head, dropout, classifier.
+    """One concrete network. Order: stem, blocks, fusion or last_conv, global average pool, head, dropout, classifier.
 
     A plan without a classifier is a backbone: maps, and the embedding, what comes after `head`.
     """
@@ -268,13 +306,15 @@ class ModelPlan:
     last_conv: ConvPlan | None
     head: ConvPlan | None
     map_blocks: tuple[tuple[int, str], ...]  # (stride, name of the last block at that stride), four of them
+    fusion: FusionPlan | None = None
     quantization: Quantization | None = None
     classifier: ConvPlan | None = None
 
     @property
     def embedding_features(self) -> int:
         """Length of the embedding."""
-        return next(layer.features for layer in (self.head, self.last_conv, self.blocks[-1]) if layer is not None)
+        layers = (self.head, self.last_conv, self.fusion, self.blocks[-1])
+        return next(layer.features for layer in layers if layer is not None)
 
     @property
     def num_classes(self) -> int:

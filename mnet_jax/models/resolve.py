@@ -9,14 +9,16 @@ from mnet_jax.models.plans import (
     PADDINGS,
     STEM_STRIDES,
     ConvPlan,
+    FusionPlan,
     ModelPlan,
     Norm,
+    NormPlan,
     Quantization,
     with_classifier,
 )
-from mnet_jax.models.specs import ModelSpec
+from mnet_jax.models.specs import Fusion, ModelSpec
 from mnet_jax.models.tables import find_spec
-from mnet_jax.models.widths import Widths
+from mnet_jax.models.widths import Widths, make_divisible
 
 BELOW_ONE = Range(0.0, 1.0, open_high=True)
 FINITE = Range(0.0, open_low=True, open_high=True)  # above 0, and no infinity
@@ -67,9 +69,8 @@ def resolve(
 
     widths = Widths(spec.width_rules[width_rule], width)
     strides = _final_strides(spec, stem_stride)
-    stem = ConvPlan(
-        "stem", 3, widths.stem(spec.stem.features), spec.stem.activation, kernel=spec.stem.kernel, stride=strides[0]
-    )
+    how = {"kernel": spec.stem.kernel, "stride": strides[0], "bias": spec.stem.bias}
+    stem = ConvPlan("stem", 3, widths.stem(spec.stem.features), spec.stem.activation, **how)
     blocks: list[BlockPlan] = []
     map_blocks: dict[int, str] = {}
     reduction = stem.stride
@@ -91,7 +92,10 @@ def resolve(
             map_blocks[reduction] = plan.name
         features, table_features = plan.features, block.features
 
-    last_conv = head = None
+    fusion = last_conv = head = None
+    if spec.fusion is not None:
+        fusion = _fusion(spec.fusion, list(map_blocks.values())[-spec.fusion.maps :], blocks, widths)
+        features = fusion.features
     if spec.last_conv is not None:
         wide = widths.last_conv(spec.last_conv.features, of=table_features, into=features)
         last_conv = ConvPlan("last_conv", features, wide, spec.last_conv.activation, kernel=spec.last_conv.kernel)
@@ -113,9 +117,24 @@ def resolve(
         last_conv=last_conv,
         head=head,
         map_blocks=tuple(map_blocks.items()),
+        fusion=fusion,
         quantization=quantization,
     )
     return backbone if num_classes is None else with_classifier(backbone, num_classes)
+
+
+def _fusion(spec: Fusion, names: list[str], blocks: list[BlockPlan], widths: Widths) -> FusionPlan:
+    """Returns the fusion of the maps that the blocks `names` give."""
+    into = sum(block.features for block in blocks if block.name in names)
+    expanded, features = make_divisible(into * spec.expand), widths.head(spec.features)
+    return FusionPlan(
+        name="fusion",
+        blocks=tuple(names),
+        expand=ConvPlan("expand", into, expanded, spec.activation),
+        project=ConvPlan("project", expanded, features),
+        norm=NormPlan(name="norm", features=features),
+        size=(spec.size, spec.size),
+    )
 
 
 def _norm(spec: ModelSpec, decay: float | None, epsilon: float | None) -> Norm:

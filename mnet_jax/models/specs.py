@@ -23,6 +23,17 @@ class Head:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Fusion:
+    """V5's fusion of the maps of its last strides to one of a fixed size, which is what is pooled."""
+
+    maps: int  # how many, from the last stride back
+    expand: int  # of the channels of all of them, inside
+    features: int
+    size: int  # rows, and columns, of the result
+    activation: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelSpec:
     """One architecture of one paper, with its default regularisation."""
 
@@ -31,6 +42,7 @@ class ModelSpec:
     image_size: int  # pixels of a side, of the paper's headline number
     stem: Conv
     blocks: tuple[BlockSpec, ...]
+    fusion: Fusion | None = None
     last_conv: Conv | None = None
     head: Head | None = None
     dropout: float

@@ -9,6 +9,7 @@ from mnet_jax.models.plans import BatchNorm
 from mnet_jax.models.specs import Head, ModelSpec
 from mnet_jax.models.tables_edgetpu import MOBILENET_EDGETPU
 from mnet_jax.models.tables_v4 import MOBILENET_V4, TIMM_SOURCE, TIMM_V4
+from mnet_jax.models.tables_v5 import MOBILENET_V5
 from mnet_jax.models.widths import WidthRule
 
 # Norms. All epsilons are TensorFlow's 1e-3. Decays: model garden .997 (V1, V2; slim trained V1 with .9997, too slow for
@@ -253,10 +254,11 @@ _TIMM = (
     _deep_v3(),
     _v3_rw(),
     *TIMM_V4,
+    *MOBILENET_V5,
     *MOBILENET_EDGETPU,
 )
 
-# In no paper: variants of the others, and the Edge TPU's. The chart of published accuracies leaves them out.
+# In no paper: variants of the others, the Edge TPU's and V5. The chart of published accuracies leaves them out.
 VARIANTS = tuple(spec.name for spec in _TIMM)
 SPECS: dict[str, ModelSpec] = {spec.name: spec for spec in (*_V1_TO_V3, *MOBILENET_V4, *_TIMM)}
 

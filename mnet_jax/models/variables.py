@@ -19,7 +19,7 @@ def list_variables(plan: ModelPlan, *, embedding: bool = True) -> list[Variable]
       plan: the network.
       embedding: whether the embedding is used, and the classifier where there is one; otherwise those that maps need.
     """
-    above = (plan.last_conv, plan.head, plan.classifier) if embedding else ()
+    above = (plan.fusion, plan.last_conv, plan.head, plan.classifier) if embedding else ()
     layers = [layer for layer in (plan.stem, *above) if layer is not None]
     variables = plan.stem.variables(plan.norm)
     for block in plan.blocks:

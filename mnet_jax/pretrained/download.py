@@ -9,10 +9,13 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
+from mnet_jax.pretrained import wrapped
+from mnet_jax.pretrained.readers import sharded
 from mnet_jax.pretrained.sources import Source
 
 _CHUNK = 1 << 20
 _TIMEOUT = 30  # seconds without a byte
+_INDEX = f"model.safetensors{sharded.SUFFIX}"
 
 
 def cache_dir() -> pathlib.Path:
@@ -73,7 +76,9 @@ def _check(path: pathlib.Path, source: Source) -> None:
 
 
 def fetch_hub(name: str, revision: str | None) -> tuple[pathlib.Path, pathlib.Path]:
-    """model.safetensors and config.json of a repository of the hub, of one commit, from its client's cache if there.
+    """Weights and config.json of a repository of the hub, of one commit, from its client's cache if they are there.
+
+    The weights are model.safetensors, or the index of several files, of which those come too that are needed.
 
     Environment variables of the client hold: HF_HOME, HF_HUB_OFFLINE, HF_ENDPOINT, HF_TOKEN.
 
@@ -86,15 +91,30 @@ def fetch_hub(name: str, revision: str | None) -> tuple[pathlib.Path, pathlib.Pa
     def get(file: str, revision: str | None, *, local: bool) -> pathlib.Path:
         return pathlib.Path(huggingface_hub.hf_hub_download(name, file, revision=revision, local_files_only=local))
 
+    def get_weights(revision: str | None, *, local: bool) -> pathlib.Path:
+        try:
+            return get("model.safetensors", revision, local=local)
+        except errors.EntryNotFoundError as error:
+            if isinstance(error, errors.LocalEntryNotFoundError) and not local:
+                raise  # the hub does not answer: it may have the file
+            try:
+                index = get(_INDEX, revision, local=local)
+            except errors.EntryNotFoundError:
+                raise error from None
+        shards = sharded.read_index(index)
+        for file in sorted({shards[array] for array in wrapped.wanted(shards)}):
+            get(file, revision, local=local)
+        return index
+
     try:
-        return get("model.safetensors", revision, local=True), get("config.json", revision, local=True)
+        return get_weights(revision, local=True), get("config.json", revision, local=True)
     except errors.LocalEntryNotFoundError:
         pass  # not in the cache: on to the network
     try:
         _knock(constants.ENDPOINT)
         config = get("config.json", revision, local=False)
         commit = config.parent.name  # snapshots/<commit>/config.json: the weights of the same commit
-        return get("model.safetensors", commit, local=False), config
+        return get_weights(commit, local=False), config
     except errors.RevisionNotFoundError as error:
         raise ValueError(f"the hub has no revision {revision!r} of {name}") from error
     except errors.GatedRepoError as error:

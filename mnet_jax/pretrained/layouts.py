@@ -77,11 +77,14 @@ _TORCH_LEAVES = {
     "bias": "bias",
     "layer_scale": "layer_scale.gamma",
 }
-_TORCH_NORMS = {plans.BatchNorm: {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}}
+_TORCH_NORMS = {
+    plans.BatchNorm: {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"},
+    plans.RmsNorm: {"scale": "weight"},
+}
 _TORCH_AXES = {"axes": (2, 3, 1, 0), "depthwise_axes": (2, 3, 1, 0), "dense_axes": (1, 0)}
 
 
-# --- timm: mobilenetv3.py and efficientnet.py, with the blocks of _efficientnet_blocks.py ---
+# --- timm: mobilenetv3.py, mobilenetv5.py and efficientnet.py, with the blocks of _efficientnet_blocks.py ---
 
 # How many blocks each of its stages has. V3's and V4's last convolution is a stage of its own.
 _TIMM_STAGES = {
@@ -104,12 +107,28 @@ _TIMM_STAGES = {
     "v4_conv_aa_medium": (1, 2, 8, 11),  # after those whose arrays they have: files without a name are taken for these
     "v4_conv_aa_large": (1, 2, 11, 13),
     "v4_conv_blur_medium": (1, 2, 8, 11),
+    "v5_300m": (3, 5, 37, 39),
+    "v5_base": (3, 5, 16, 15),
     "edgetpu_v1": (1, 4, 4, 4, 4, 4, 1),
     **{f"edgetpu_v2_{size}": (1, 2, 4, 4, 4, 4, 1) for size in ("xs", "s", "m", "l")},
 }
 
 
+_TIMM_V5_OUTSIDE = {
+    "stem": "conv_stem.conv",
+    "stem/norm": "conv_stem.bn",
+    "fusion/expand": "msfa.ffn.pw_exp.conv",
+    "fusion/expand/norm": "msfa.ffn.pw_exp.bn",
+    "fusion/project": "msfa.ffn.pw_proj.conv",
+    "fusion/project/norm": "msfa.ffn.pw_proj.bn",
+    "fusion/norm": "msfa.norm",
+    "classifier": "classifier",
+}
+
+
 def _timm_outside(plan: plans.ModelPlan) -> Modules:
+    if plan.fusion is not None:
+        return dict(_TIMM_V5_OUTSIDE)
     modules = {"stem": "conv_stem", "stem/norm": "bn1", "classifier": "classifier", "head": "conv_head"}
     if plan.head is None:
         return modules | {"last_conv": "conv_head", "last_conv/norm": "bn2"}

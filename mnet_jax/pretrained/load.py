@@ -10,9 +10,10 @@ from mnet_jax.data import catalog
 from mnet_jax.models.tables import find_spec
 from mnet_jax.pretrained import boxes, build, convert, download, folded, masks, sources, tflite, wrapped
 from mnet_jax.pretrained.layouts import KERAS, KERAS_NUMBERED, LAYOUTS, TIMM, TORCHVISION, Layout
-from mnet_jax.pretrained.readers import keras, safetensors, torch
+from mnet_jax.pretrained.readers import keras, safetensors, sharded, torch
 from mnet_jax.pretrained.readers import tflite as tflite_reader
 from mnet_jax.pretrained.readers.keras_config import KerasConfig
+from mnet_jax.pretrained.unsupported import UNSUPPORTED
 from mnet_jax.trained import Trained
 
 Log = Callable[[str], None]
@@ -20,7 +21,7 @@ Log = Callable[[str], None]
 _KERAS_SUFFIXES = (".h5", ".hdf5", ".keras")
 _TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".tar", ".ckpt")
 _TFLITE_SUFFIX = ".tflite"
-SUFFIXES = (*_KERAS_SUFFIXES, *_TORCH_SUFFIXES, ".safetensors", _TFLITE_SUFFIX)
+SUFFIXES = (*_KERAS_SUFFIXES, *_TORCH_SUFFIXES, ".safetensors", sharded.SUFFIX, _TFLITE_SUFFIX)
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
 
 
@@ -53,6 +54,8 @@ def load_pretrained(
         - a file: Keras' .h5, .weights.h5 or .keras, timm's .safetensors (or a directory with it and its config.json),
           torchvision's .pth, also of its ssdlite320_, lraspp_ and deeplabv3_mobilenet_v3_large; what trainers save
           around a network of either (timm's train.py, torchvision's references, Lightning's .ckpt, torch.compile);
+          the index of weights in several files (model.safetensors.index.json, pytorch_model.bin.index.json; of Gemma
+          3n only what holds its vision tower is read);
           .tflite, of V1 and V2 as classifiers, as TensorFlow's SSD and SSDLite and as its DeepLab (with
           `model.norm_frozen`: a file's norms are folded).
       model: the architecture that it must be, such as "v3_large"; None: whichever it is.
@@ -94,11 +97,13 @@ def load_pretrained(
 def _is_checkpoint(text: str, path: pathlib.Path) -> bool:
     if "://" in text:
         return True
-    return path.is_dir() and not any(path.glob("*.safetensors"))
+    return path.is_dir() and not any(path.glob("*.safetensors")) and sharded.find_index(path) is None
 
 
 def _check_hub_name(text: str) -> None:
     """Raises ValueError unless the hub can have this name, and one of ours cannot have been meant."""
+    if text in UNSUPPORTED:
+        raise ValueError(f"{text} cannot be loaded: {UNSUPPORTED[text]}")
     owner, _, rest = text.partition("@")[0].partition("/")
     if owner == "timm":
         sources.timm_source(text, rest.partition(".")[0], statistics="imagenet")
@@ -133,8 +138,8 @@ def _load_file(
     asked: _Asked,
 ) -> Trained:
     """Reads a file of any format, told by its name; `known` says which weights it has, if that is known."""
-    if path.is_dir() or path.suffix == ".safetensors":
-        file = _only_safetensors(path) if path.is_dir() else path
+    if path.is_dir() or path.name.endswith((".safetensors", sharded.SUFFIX)):
+        file = _only_file(path) if path.is_dir() else path
         config = file.with_name("config.json")
         known = known or sources.by_file(path.name)
         return _load_timm(file, config if config.exists() else None, known, name, asked)
@@ -163,8 +168,12 @@ def _load_file(
     return _finish(arrays, layout, known, None, size, name, asked, said)
 
 
-def _only_safetensors(directory: pathlib.Path) -> pathlib.Path:
+def _only_file(directory: pathlib.Path) -> pathlib.Path:
+    """Returns the .safetensors file of a directory, or the index of several."""
     files = sorted(directory.glob("*.safetensors"))
+    index = sharded.find_index(directory)
+    if index is not None and len(files) != 1:
+        return index
     if len(files) > 1:
         raise ValueError(f"{directory} has {len(files)} .safetensors files: give one of them")
     return files[0]
@@ -177,11 +186,12 @@ def _load_timm(
     name: str,
     asked: _Asked,
 ) -> Trained:
-    """Reads a .safetensors file; its config.json, where there is one, says more than the catalogue does."""
+    """Reads a .safetensors file, or the index of several; its config.json says more than the catalogue does."""
     labels = None
     if config is not None:
         known, labels = safetensors.read_config(config, name)
-    arrays = wrapped.unwrapped(safetensors.read(file), ema=asked.ema, origin=name, log=asked.log)
+    read = sharded.read if file.name.endswith(sharded.SUFFIX) else safetensors.read
+    arrays = wrapped.unwrapped(read(file, wrapped.wanted), ema=asked.ema, origin=name, log=asked.log)
     return _finish(arrays, _torch_layout(arrays, name), known, labels, None, name, asked, KerasConfig())
 
 
@@ -229,7 +239,7 @@ def _load_tflite(path: pathlib.Path, name: str, asked: _Asked) -> Trained:
 
 def _torch_layout(arrays: convert.Arrays, name: str) -> Layout:
     """Whose names these are: timm and torchvision share the formats of their files."""
-    if "conv_stem.weight" in arrays:
+    if "conv_stem.weight" in arrays or "conv_stem.conv.weight" in arrays:
         return TIMM
     if "features.0.0.weight" in arrays:
         return TORCHVISION

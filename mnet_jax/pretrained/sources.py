@@ -12,11 +12,13 @@ import math
 from mnet_jax.data import catalog
 from mnet_jax.errors import did_you_mean
 from mnet_jax.errors import nearest as nearest_names
+from mnet_jax.models.plans import BatchNorm
+from mnet_jax.models.tables import SPECS
 from mnet_jax.pretrained.timm_rows import (
     TIMM_ARCHITECTURES,
     TIMM_ROWS,
+    TIMM_SAME_PADDING,
     TIMM_TENSORFLOW_EPSILON,
-    TIMM_UNSUPPORTED,
 )
 from mnet_jax.trained import PublishedAccuracy
 
@@ -36,10 +38,10 @@ class Source:
     layout: str  # of `layouts.LAYOUTS`
     model: str | None  # None: read off the file
     width: float | None
-    num_classes: int | None = 1000
+    num_classes: int | None = 1000  # 0: no classifier
     padding: str
     norm_epsilon: float
-    norm_decay: float
+    norm_decay: float | None  # None: the norm has no averages
     image_size: int = 224  # pixels of a side
     statistics: str  # of `STATISTICS`
     eval_crop: float = 0.875  # side of the centre crop over the short side
@@ -75,23 +77,26 @@ def timm_source(name: str, architecture: str, **known: object) -> Source:
     Raises:
       ValueError: if our tables do not describe the architecture.
     """
-    if architecture in TIMM_UNSUPPORTED:
-        raise ValueError(f"{name} cannot be loaded: {TIMM_UNSUPPORTED[architecture]}")
     if architecture not in TIMM_ARCHITECTURES:
         hint = did_you_mean(architecture, TIMM_ARCHITECTURES)
-        raise ValueError(f"{name} cannot be loaded: timm's {architecture!r} is no MobileNet of v1 to v4.{hint}")
+        raise ValueError(f"{name} cannot be loaded: timm's {architecture!r} is no MobileNet of v1 to v5.{hint}")
     model, width = TIMM_ARCHITECTURES[architecture]
-    from_tensorflow = architecture.startswith("tf_")
-    return Source(
-        name=name,
-        layout="timm",
-        model=model,
-        width=width,
-        padding="same" if from_tensorflow else "symmetric",
-        norm_epsilon=1e-3 if from_tensorflow or architecture in TIMM_TENSORFLOW_EPSILON else 1e-5,
-        norm_decay=0.9,  # PyTorch's momentum of .1
-        **known,
-    )
+    norm = SPECS[model].norm
+    batch_norm = isinstance(norm, BatchNorm)
+    tensorflow_epsilon = architecture.startswith("tf_") or architecture in TIMM_TENSORFLOW_EPSILON
+    fields = {
+        "padding": timm_padding(architecture, name),
+        "norm_epsilon": (1e-3 if tensorflow_epsilon else 1e-5) if batch_norm else norm.epsilon,
+        "norm_decay": 0.9 if batch_norm else None,  # PyTorch's momentum of .1
+    }
+    return Source(name=name, layout="timm", model=model, width=width, **fields | known)
+
+
+def timm_padding(architecture: str, name: str) -> str:
+    """Returns the padding of a network of timm, by its architecture and the name of its weights, tag included."""
+    beginnings, ends = TIMM_SAME_PADDING["beginnings"], TIMM_SAME_PADDING["ends"]
+    same = architecture.startswith(beginnings) or architecture.endswith(ends) or name.endswith(ends)
+    return "same" if same else "symmetric"
 
 
 def _timm() -> list[Source]:

@@ -42,17 +42,20 @@ TIMM_ARCHITECTURES: dict[str, tuple[str, float]] = {
     "mobilenet_edgetpu_v2_s": ("edgetpu_v2_s", 1.0),
     "mobilenet_edgetpu_v2_m": ("edgetpu_v2_m", 1.0),
     "mobilenet_edgetpu_v2_l": ("edgetpu_v2_l", 1.0),
+    "mobilenetv5_300m": ("v5_300m", 1.0),
+    "mobilenetv5_300m_enc": ("v5_300m", 1.0),
+    "mobilenetv5_base": ("v5_base", 1.0),
 }
 
 # Those that have TensorFlow's epsilon 1e-3 in their norms; all "tf_" ones do, which have its padding as well.
 TIMM_TENSORFLOW_EPSILON = ("mobilenetv3_rw",)
 
-# Its MobileNets that our tables do not describe, and why.
-_V5 = "MobileNetV5 is not built yet"
-TIMM_UNSUPPORTED: dict[str, str] = dict.fromkeys(("mobilenetv5_300m", "mobilenetv5_300m_enc", "mobilenetv5_base"), _V5)
+# What has TensorFlow's padding: these beginnings and ends of names; Gemma's weights were trained with it, though timm's
+# own `mobilenetv5_300m` pads as PyTorch does where it is not told.
+TIMM_SAME_PADDING = {"beginnings": ("tf_",), "ends": ("_enc", ".gemma3n")}
 
-# Architecture and tag, pixels, crop_pct, statistics, interpolation, classes, top-1, top-5. The first of an architecture
-# is meant where the tag is left out.
+# Architecture and tag, pixels, crop_pct, statistics, interpolation, classes, top-1, top-5; 0
+# classes: no classifier. The first of an architecture is meant where the tag is left out.
 TIMM_ROWS = (
     ("mobilenetv1_100.ra4_e3600_r224_in1k", 224, 0.875, "half", "bicubic", 1000, 75.388, 92.31),
     ("mobilenetv1_100h.ra4_e3600_r224_in1k", 224, 0.875, "half", "bicubic", 1000, 75.664, 92.522),
@@ -102,4 +105,5 @@ TIMM_ROWS = (
     ("mobilenetv4_conv_aa_large.e230_r384_in12k", 384, 0.95, "imagenet", "bicubic", 11821, None, None),
     ("mobilenetv4_conv_blur_medium.e500_r224_in1k", 224, 0.95, "imagenet", "bicubic", 1000, 79.446, 94.92),
     ("mobilenet_edgetpu_v2_m.ra4_e3600_r224_in1k", 224, 0.9, "half", "bicubic", 1000, 80.116, 94.994),
+    ("mobilenetv5_300m.gemma3n", 768, 1.0, "unit", "bicubic", 0, None, None),
 )

@@ -1,13 +1,28 @@
 """Names of arrays as trainers save them -> the network's own: without what a wrapper put before them."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from mnet_jax.pretrained.convert import Arrays
 
-STEMS = ("conv_stem.weight", "features.0.0.weight")  # timm's and torchvision's first layer: before it lies the prefix
+# The first layer of timm's V1 to V4, of its V5 and of torchvision's: before it lies the prefix.
+STEMS = ("conv_stem.weight", "conv_stem.conv.weight", "features.0.0.weight")
+_TOWER = "vision_tower."  # the network's place in a language model that sees, such as Gemma 3n's
+
 _COUNTERS = ("n_averaged", "num_batches_tracked")  # of torch's AveragedModel and of batch norm: no weights
 _AVERAGED = re.compile(r"(^|[._])(ema|averaged|average|swa)([._]|$)")
+
+
+def wanted(names: Iterable[str]) -> set[str]:
+    """Returns which of a file's arrays to read: of a language model that sees, those of its vision tower; else all."""
+    names = set(names)
+    towers = {
+        name.removesuffix(stem)
+        for name in names
+        for stem in STEMS
+        if name.endswith("." + stem) and _TOWER in name.removesuffix(stem)
+    }
+    return {name for name in names if name.startswith(tuple(towers))} if towers else names
 
 
 def unwrapped(arrays: Arrays, *, ema: bool, origin: str, log: Callable[[str], None]) -> Arrays:

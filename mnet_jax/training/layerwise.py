@@ -10,7 +10,7 @@ import optax
 
 from mnet_jax.training.state import Tree
 
-_ENDS = ("last_conv", "head")  # what follows the blocks, in this order
+_ENDS = ("fusion", "last_conv", "head")  # what follows the blocks, in this order
 
 
 def split(params: Tree, freeze: str, own_scopes: Sequence[str]) -> tuple[Tree, Tree]:

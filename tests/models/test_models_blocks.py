@@ -16,10 +16,12 @@ from mnet_jax.models.widths import WidthRule
 
 CHANNELS = 16  # of every block's input
 DECAY, EPSILON = 0.9, 1e-3
+BATCH_NORM, RMS_NORM = plans.BatchNorm(decay=DECAY, epsilon=EPSILON), plans.RmsNorm(epsilon=EPSILON)
 
 CASES = {
     "conv": blocks.Conv(kernel=3, features=24, stride=2, activation="relu"),
     "conv_1x1": blocks.Conv(kernel=1, features=24, activation="relu"),
+    "conv_bias": blocks.Conv(kernel=3, features=24, activation="gelu_tanh", bias=True),
     "separable": blocks.Separable(features=CHANNELS, activation="relu6"),
     "separable_strided": blocks.Separable(features=24, stride=2, activation="relu6"),
     "v2": blocks.InvertedResidual(expanded=96, features=CHANNELS, activation="relu6"),
@@ -87,6 +89,15 @@ CASES = {
         heads=2, key_features=8, key_value_stride=2, features=CHANNELS, layer_scale=0.5
     ),
 }
+CASES |= {  # V5's
+    "rms_conv_bias": blocks.Conv(kernel=3, features=24, stride=2, activation="gelu_tanh", bias=True),
+    "rms_fused_ib": blocks.FusedInvertedBottleneck(expand=2, features=CHANNELS, activation="gelu_tanh"),
+    "rms_uib": blocks.UniversalInvertedBottleneck(
+        start_kernel=3, middle_kernel=5, expand=3, features=24, stride=2, activation="gelu_tanh", layer_scale=0.5
+    ),
+    "rms_mqa": CASES["mqa"],
+    "rms_mqa_strided": CASES["mqa_strided"],
+}
 
 # --- The reference: x is [N, H, W, C], p a scope's parameters, s its statistics ---
 
@@ -95,6 +106,7 @@ ACTIVATIONS = {
     "relu": lambda x: np.where(x > 0, x, 0),
     "relu6": lambda x: np.clip(x, 0, 6),
     "hard_swish": lambda x: x * np.clip(x / 6 + 0.5, 0, 1),
+    "gelu_tanh": lambda x: x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2,
     "gelu": lambda x: x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))) / 2,
 }
 
@@ -128,7 +140,12 @@ class Reference:
         self.padding, self.train = padding, train
         self.new_stats = {}
 
-    def norm(self, x, params, stats, path):
+    def norm(self, x, params, path):
+        if "bias" not in params:
+            return x / np.sqrt(np.square(x).mean(-1, keepdims=True) + EPSILON) * params["scale"]
+        stats = self.stats
+        for scope in path:
+            stats = stats[scope]
         mean, var = stats["mean"], stats["var"]
         if self.train:
             rows = x.reshape(-1, x.shape[-1])
@@ -160,8 +177,10 @@ class Reference:
             for j in range(k):
                 patch = x[:, i : i + (out[0] - 1) * stride + 1 : stride, j : j + (out[1] - 1) * stride + 1 : stride]
                 y = y + (patch * kernel[i, j, 0] if depthwise else in_groups(patch, kernel[i, j]))
+        if "bias" in scope:
+            y = y + scope["bias"]
         if "norm" in scope:
-            y = self.norm(y, scope["norm"], self.stats[name]["norm"], (name, "norm"))
+            y = self.norm(y, scope["norm"], (name, "norm"))
         return ACTIVATIONS[activation](y)
 
     def squeeze_excite(self, x, activation):
@@ -172,7 +191,7 @@ class Reference:
         return x * gate[:, None, None]
 
     def attention(self, x, block):
-        y = self.norm(x, self.params["norm"], self.stats["norm"], ("norm",))
+        y = self.norm(x, self.params["norm"], ("norm",))
         key = value = y
         if block.key_value_stride > 1:
             key = self.conv(y, "key_depthwise", block.key_value_stride, None)
@@ -218,7 +237,7 @@ class Reference:
         return x + y if y.shape == x.shape and getattr(block, "residual", True) else y
 
 
-def build(block, padding, dtype="float32"):
+def build(block, padding, dtype="float32", norm=BATCH_NORM):
     """The module of one block behind a stem of CHANNELS features, and float64 variables with nothing at rest."""
     model = ModelSpec(
         name="one",
@@ -227,7 +246,7 @@ def build(block, padding, dtype="float32"):
         stem=blocks.Conv(kernel=3, features=CHANNELS, stride=1, activation="relu"),
         blocks=(block,),
         dropout=0.0,
-        norm=plans.BatchNorm(decay=DECAY, epsilon=EPSILON),
+        norm=norm,
         width_rules={"tf": WidthRule()},
     )
     plan = resolve(model, padding=padding)
@@ -253,7 +272,7 @@ def build(block, padding, dtype="float32"):
 @pytest.mark.parametrize("padding", plans.PADDINGS)
 @pytest.mark.parametrize("name", CASES)
 def test_block_is_the_reference(name, padding):
-    module, variables = build(CASES[name], padding)
+    module, variables = build(CASES[name], padding, norm=RMS_NORM if name.startswith("rms_") else BATCH_NORM)
     images = np.random.default_rng(3).normal(size=(3, 8, 7, CHANNELS))
     single = jax.tree.map(jnp.float32, (variables, images))
 
@@ -269,7 +288,7 @@ def test_block_is_the_reference(name, padding):
     np.testing.assert_allclose(evaluated, reference.block(images, CASES[name]), rtol=2e-4, atol=2e-5)
     reference = Reference(variables, padding, train=True)
     np.testing.assert_allclose(trained, reference.block(images, CASES[name]), rtol=2e-4, atol=2e-4)
-    leaves = jax.tree_util.tree_leaves_with_path(updates["batch_stats"])
+    leaves = jax.tree_util.tree_leaves_with_path(updates.get("batch_stats", {}))
     assert len(leaves) == 2 * len(reference.new_stats)
     for path, leaf in leaves:
         *scope, statistic = (key.key for key in path)

@@ -10,6 +10,7 @@ from mnet_jax.models.layers import ACTIVATIONS, attend
 
 X = np.concatenate([np.linspace(-8, 8, 161), [-3.0, 0.0, 3.0, 6.0, 1e4, -1e4]])
 INSIDE = np.abs(X) < 3
+INNER = np.sqrt(2 / np.pi) * (X + 0.044715 * X**3)
 FORMULAS = {  # value and derivative in float64; at a corner the derivative of the flat side
     "relu": (np.maximum(X, 0), X > 0),
     "relu6": (np.clip(X, 0, 6), (X > 0) & (X < 6)),
@@ -19,6 +20,10 @@ FORMULAS = {  # value and derivative in float64; at a corner the derivative of t
     "gelu": (
         X * scipy.special.ndtr(X),
         scipy.special.ndtr(X) + X * np.exp(-(X**2) / 2) / np.sqrt(2 * np.pi),
+    ),
+    "gelu_tanh": (
+        X * (1 + np.tanh(INNER)) / 2,
+        (1 + np.tanh(INNER) + X * (1 - np.tanh(INNER) ** 2) * np.sqrt(2 / np.pi) * (1 + 3 * 0.044715 * X**2)) / 2,
     ),
 }
 

@@ -124,6 +124,24 @@ def test_a_network_on_the_maps_has_its_layers_beside_the_backbones_and_none_abov
     }
 
 
+@pytest.mark.parametrize(("name", "same"), [("v3_small", False), ("v1", True)])
+def test_the_last_map_can_be_that_after_the_last_convolution(name, same):
+    model = MobileNet(resolve(SPECS[name], width=0.25))
+    variables = initial_variables(model.list_variables(), seed=0)
+    images = jax.random.normal(jax.random.key(0), (1, 64, 64, 3))
+    paths = ("last_conv",) if not same else (model.plan.blocks[-1].name,)
+
+    @jax.jit
+    def run(variables):
+        before, after = (model.apply(variables, images, last_conv=last, method="maps") for last in (False, True))
+        return before, after, model.apply(variables, images, paths, method="taps")[paths[0]]
+
+    before, after, tapped = run(variables)
+    np.testing.assert_array_equal(after[32], tapped)
+    assert (before[32].shape == after[32].shape) is same
+    assert all(np.array_equal(before[stride], after[stride]) for stride in (4, 8, 16))
+
+
 def test_a_backbone_gives_its_embedding_and_has_no_classes():
     plan = resolve(SPECS["v4_conv_small"], width=0.25)
     assert (plan.classifier, plan.num_classes) == (None, 0)
@@ -154,7 +172,18 @@ def shortened(model: MobileNet) -> MobileNet:
             continue
         seen.add(key)
         blocks.append(block)
-    return model.clone(plan=dataclasses.replace(model.plan, blocks=tuple(blocks)))
+    kept = {block.name for block in blocks}
+    maps = tuple((stride, name) for stride, name in model.plan.map_blocks if name in kept)
+    fusion = model.plan.fusion
+    if fusion is not None:  # the blocks whose maps it takes are as wide as those that are left
+        fusion = dataclasses.replace(fusion, blocks=tuple(last_kept(model.plan, kept, name) for name in fusion.blocks))
+        maps += tuple((0, name) for name in fusion.blocks)
+    return model.clone(plan=dataclasses.replace(model.plan, blocks=tuple(blocks), map_blocks=maps, fusion=fusion))
+
+
+def last_kept(plan, kept, name):
+    """The last block up to `name` that is still there."""
+    return [block.name for block in plan.blocks if block.name in kept and block.name <= name][-1]
 
 
 def plain_conv(x, kernel, stride, padding, dilation=1):
@@ -175,14 +204,14 @@ def plain_conv(x, kernel, stride, padding, dilation=1):
     [
         name
         for name in list_models()
-        if name not in VARIANTS or name in ("v3_rw", "v4_conv_blur_medium", "edgetpu_v2_xs")
+        if name not in VARIANTS or name in ("v3_rw", "v4_conv_blur_medium", "edgetpu_v2_xs", "v5_base")
     ],
 )
 def test_every_parameter_gets_a_gradient(name, monkeypatch):
     monkeypatch.setattr(layers, "depthwise_conv", plain_conv)
     model = shortened(create_model(name, num_classes=3, width=0.25, drop_path=0.1))
     variables = initial_variables(model.list_variables(), seed=0)
-    side = 48 if "hybrid" in name else 32  # keys get no gradient where attention sees a single position
+    side = 48 if "hybrid" in name or "v5" in name else 32  # keys get no gradient where attention sees a single position
     images = jax.random.normal(jax.random.key(1), (4, side, side, 3))
 
     def loss(params):

@@ -16,6 +16,11 @@ GOLDEN: dict[tuple[str, str], int | tuple[int, int]] = {
     ("keras", "MobileNet x0.25"): 64,
     ("keras", "MobileNetV2 x0.35"): 64,
 }
+# Narrow networks of timm's MobileNetV5, with the padding of Gemma's; of the 300m, keys and values are strided.
+GOLDEN_V5: dict[tuple[str, str], tuple[int, int]] = {
+    ("timm", "mobilenetv5_base x0.1"): (75, 97),
+    ("timm", "mobilenetv5_300m x0.05"): (128, 96),
+}
 
 
 def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:

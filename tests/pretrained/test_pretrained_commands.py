@@ -18,6 +18,8 @@ from mnet_jax.config import load as load_config
 from mnet_jax.models.tables import VARIANTS
 from mnet_jax.pretrained import timm_rows
 from mnet_jax.pretrained.layouts import KERAS, TIMM
+from mnet_jax.pretrained.sources import CATALOGUE
+from mnet_jax.pretrained.unsupported import UNSUPPORTED
 from mnet_jax.trained import build_model
 from mnet_jax.training import loop
 from mnet_jax.training.initial import flat
@@ -174,13 +176,14 @@ def test_the_catalogue_names_what_it_holds(mnet):
     code, out, _ = mnet("weights", "--json")
     rows = {row["name"]: row for row in json.loads(out)}
     assert code == 0
-    assert len(rows) == 100
+    assert len(rows) == 101
     # parameters as timm, torchvision and Keras publish them
     assert rows["timm/mobilenetv3_large_100.ra_in1k"]["params"] == 5_483_032
     assert rows["torchvision/mobilenet_v2.IMAGENET1K_V2"]["params"] == 3_504_872
     assert rows["keras/mobilenet_0.25_224"]["params"] == 470_072
     assert rows["timm/mobilenetv3_large_150d.ra4_e3600_r256_in1k"]["params"] == 14_622_320
     assert rows["timm/mobilenet_edgetpu_v2_m.ra4_e3600_r224_in1k"]["params"] == 8_462_888
+    assert rows["timm/mobilenetv5_300m.gemma3n"]["params"] == 294_126_912
     assert rows["timm/mobilenetv3_rw.rmsp_in1k"]["norm_epsilon"] == 1e-3
     assert rows["timm/mobilenetv4_conv_medium.e500_r256_in1k"]["top1"] == pytest.approx(79.92, abs=0.005)
 
@@ -226,8 +229,18 @@ def test_the_documented_architectures_are_those_of_timm_that_load():
     counts = {(name, width): params for name, width, rule, params, _ in COUNTS["libraries"] if rule == "timm"}
     shown = {(model, float(width)): int(params.replace(",", "")) for _, model, width, params, _ in documented}
     assert shown == {key: counts[key] for key in shown}
-    refused = dict(re.findall(r"^\| `(\w+)` \| - \| (.+) \| \|$", text, re.MULTILINE))
-    assert refused == timm_rows.TIMM_UNSUPPORTED
+
+
+def test_what_is_not_loaded_is_documented_with_its_reason():
+    text = (ROOT / "docs" / "weights.md").read_text()
+    documented = dict(re.findall(r"^\| `(\w+/[\w.]+)` \| ([^|]+) \|$", text, re.MULTILINE))
+    assert documented == UNSUPPORTED
+    assert not set(UNSUPPORTED) & set(CATALOGUE)
+    counts = re.findall(r"^\| (timm|torchvision|keras|keras_hub) \| (\d+) \| (\d+) \|$", text, re.MULTILINE)
+    for library, published, loaded in counts:
+        ours, refused = (sum(name.startswith(f"{library}/") for name in names) for names in (CATALOGUE, UNSUPPORTED))
+        assert (int(published), int(loaded)) == (ours + refused, ours)
+    assert len(counts) == 4
 
 
 def test_the_readme_names_the_best_of_each_architecture_of_a_paper(mnet):

@@ -11,6 +11,7 @@ import sys
 import threading
 
 import pytest
+import safetensors.numpy
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import files
@@ -20,6 +21,7 @@ from mnet_jax.pretrained.layouts import TIMM
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REPOSITORY = "somebody/mobilenet-of-mine"
+SHARDED = "somebody/in-several-files"  # of which one is of no use
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +30,15 @@ def served(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hub")
     arrays = files.library_arrays(TIMM, "v4_conv_small", 0.35, num_classes=3)
     config = {"architecture": "mobilenetv4_conv_small_035", "num_classes": 3, "label_names": ["ant", "bee", "cat"]}
-    path = files.save_safetensors(folder / "model.safetensors", arrays, **config)
-    return {file.name: file.read_bytes() for file in (path, path.with_name("config.json"))}
+    files.save_safetensors(folder / "model.safetensors", arrays, **config)
+    halves, shards = (sorted(arrays)[::2], sorted(arrays)[1::2]), {"lm_head.weight": "model-00003-of-00003.safetensors"}
+    for number, names in enumerate(halves, 1):
+        file = f"model-0000{number}-of-00003.safetensors"
+        shards |= {f"vision_tower.{name}": file for name in names}
+        part = {f"vision_tower.{name}": arrays[name] for name in names}
+        safetensors.numpy.save_file(part, folder / file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +54,11 @@ def hub(served):
             content = served.get(name)
             if parts[0] == "storage" and content is not None:
                 status, headers = 200, {"ETag": f'"{hashlib.sha256(content).hexdigest()}"'}
-            elif "/".join(parts[:2]) != REPOSITORY:
+            elif "/".join(parts[:2]) not in (REPOSITORY, SHARDED):
                 status, content, headers = 404, b"", {"X-Error-Code": "RepoNotFound"}
             elif parts[2:4] not in (["resolve", "main"], ["resolve", COMMIT]):
                 status, content, headers = 404, b"", {"X-Error-Code": "RevisionNotFound"}
-            elif content is None:
+            elif content is None or (name == "model.safetensors" and "/".join(parts[:2]) == SHARDED):
                 status, content, headers = 404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT}
             else:
                 headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha256(content).hexdigest()}"'}
@@ -119,6 +128,18 @@ def test_the_hub_then_its_cache(hub, tmp_path):
     assert any(request.startswith("GET /storage/model.safetensors") for request in requests)
     count = len(requests)
     assert load(tmp_path, REPOSITORY, HF_ENDPOINT=address, HF_HUB_OFFLINE="1") == [told[0]]
+    assert len(requests) == count
+
+
+def test_of_several_files_those_come_that_are_needed(hub, tmp_path):
+    address, requests = hub
+    requests.clear()
+    told = load(tmp_path, SHARDED, HF_ENDPOINT=address)
+    assert told == [["v4_conv_small", "ant", "bee", "cat", SHARDED]]
+    fetched = {request.rpartition("/")[2] for request in requests if request.startswith("GET /storage")}
+    assert fetched == {"model-00001-of-00003.safetensors", "model-00002-of-00003.safetensors"}
+    count = len(requests)
+    assert load(tmp_path, SHARDED, HF_ENDPOINT=address, HF_HUB_OFFLINE="1") == told
     assert len(requests) == count
 
 

@@ -224,8 +224,9 @@ def test_wrong_places_and_names(tmp_path):
     assert "is the directory of a run: commands take it as --checkpoint" in refused(tmp_path)
     assert "no such file" in refused(tmp_path / "none.h5")
     assert "Did you mean 'keras/mobilenet_0.25_224'?" in refused("keras/mobilenet_0.25_22")
-    assert "MobileNetV5 is not built yet" in refused("timm/mobilenetv5_300m.gemma3n")
     assert "Did you mean 'mobilenetv3_large_100'?" in refused("timm/mobilenetv3_lage_100")
+    assert "a detector of two stages" in refused("torchvision/fasterrcnn_mobilenet_v3_large_fpn.COCO_V1")
+    assert "load timm/mobilenetv3_small_050" in refused("keras_hub/mobilenet_v3_small_050_imagenet")
 
 
 def test_networks_of_the_same_arrays_are_told_apart_by_their_name(tmp_path, lines):

@@ -37,7 +37,9 @@ def rewrite(source: g.Graph) -> Int8Graph:
     """
     if source.input_dtype != "uint8":
         raise ValueError("int8 takes pixels as they are: use --input uint8")
-    if any(isinstance(node, g.Attention) or getattr(node, "activation", None) == "gelu" for node in source.nodes):
+    gelu = ("gelu", "gelu_tanh")
+    exact = (g.Attention, g.RmsNorm)
+    if any(isinstance(node, exact) or getattr(node, "activation", None) in gelu for node in source.nodes):
         raise ValueError("int8 is for networks without attention and GELU: use --quantize dynamic or float16")
     whole, source = source, in_tflite.without(source)[0]
     tail = _in_real_numbers(source) if source is not whole else ()

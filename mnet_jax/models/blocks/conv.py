@@ -14,11 +14,13 @@ class Conv(BlockSpec):
     features: int
     stride: int = 1
     activation: str
+    bias: bool = False  # before its norm
 
     def resolve(self, place: Place) -> "ConvBlockPlan":
         """Returns the block's plan."""
         features = place.widths.scale(self.features)
-        conv = ConvPlan("conv", place.in_features, features, self.activation, kernel=self.kernel, stride=place.stride)
+        how = {"kernel": self.kernel, "stride": place.stride, "bias": self.bias}
+        conv = ConvPlan("conv", place.in_features, features, self.activation, **how)
         return ConvBlockPlan(conv=conv, **place.common("conv", features, residual=False))
 
 

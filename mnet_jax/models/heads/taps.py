@@ -93,4 +93,5 @@ def _strided(plan: ModelPlan, blocks: int) -> tuple[ConvPlan | BlockPlan, ...]:
 def trimmed(plan: ModelPlan, taps: tuple[Tap, ...]) -> ModelPlan:
     """Returns the backbone without what is above the maps that are taken: head, classifier, an unused last layer."""
     used = any(plan.last_conv is not None and tap.path == plan.last_conv.name for tap in taps)
-    return dataclasses.replace(plan, last_conv=plan.last_conv if used else None, head=None, classifier=None)
+    last_conv = plan.last_conv if used else None
+    return dataclasses.replace(plan, fusion=None, last_conv=last_conv, head=None, classifier=None)

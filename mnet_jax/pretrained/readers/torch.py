@@ -14,6 +14,7 @@ import pathlib
 import pickle
 import struct
 import zipfile
+from collections.abc import Container
 from typing import Any, BinaryIO, NoReturn
 
 import ml_dtypes
@@ -154,12 +155,13 @@ class TorchFile:
     beside: str | None  # averaged weights where there are raw ones too: the entry that was taken, and the other one
 
 
-def read(path: pathlib.Path, *, ema: bool = True) -> TorchFile:
+def read(path: pathlib.Path, *, ema: bool = True, names: Container[str] | None = None) -> TorchFile:
     """Reads the tensors of a state dict, also of one that lies in what a trainer saved.
 
     Args:
       path: the file.
       ema: whether to take averaged weights where there are raw ones too.
+      names: which tensors to read; None: all.
 
     Raises:
       ValueError: if the file is broken, no state dict, or its pickle asks for anything but tensors.
@@ -167,9 +169,9 @@ def read(path: pathlib.Path, *, ema: bool = True) -> TorchFile:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                return _read_archive(archive, ema)
+                return _read_archive(archive, ema, names)
         with open(path, "rb") as file:
-            return _read_stream(file, ema)
+            return _read_stream(file, ema, names)
     except Refused as error:
         raise ValueError(f"{path} is refused: {error}") from None
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, EOFError, OSError, OverflowError) as error:
@@ -183,7 +185,7 @@ def _broken(path: pathlib.Path, error: Exception) -> NoReturn:
     raise ValueError(f"{path} is not a whole PyTorch file of weights: {reason}") from error
 
 
-def _read_archive(archive: zipfile.ZipFile, ema: bool) -> TorchFile:
+def _read_archive(archive: zipfile.ZipFile, ema: bool, names: Container[str] | None) -> TorchFile:
     entries = {name.partition("/")[2]: name for name in archive.namelist()}
     if "data.pkl" not in entries:
         raise ValueError("the archive has no data.pkl")
@@ -192,7 +194,7 @@ def _read_archive(archive: zipfile.ZipFile, ema: bool) -> TorchFile:
     program = archive.getinfo(entries["data.pkl"])
     if program.compress_type != zipfile.ZIP_STORED:
         raise ValueError("its pickle is compressed")
-    tensors, beside = _state_dict(_Unpickler(io.BytesIO(archive.read(program))).load(), ema)
+    tensors, beside = _state_dict(_Unpickler(io.BytesIO(archive.read(program))).load(), ema, names)
 
     def data(key: str) -> bytes:
         entry = archive.getinfo(entries[f"data/{key}"])
@@ -203,13 +205,13 @@ def _read_archive(archive: zipfile.ZipFile, ema: bool) -> TorchFile:
     return TorchFile({name: tensor.array(data(tensor.storage.key)) for name, tensor in tensors.items()}, beside)
 
 
-def _read_stream(file: BinaryIO, ema: bool) -> TorchFile:
+def _read_stream(file: BinaryIO, ema: bool, names: Container[str] | None) -> TorchFile:
     if _Unpickler(file).load() != _MAGIC or _Unpickler(file).load() != _PROTOCOL:
         raise ValueError("it does not begin like one")
     if not _Unpickler(file).load().get("little_endian"):
         raise ValueError("its numbers are big-endian")
     unpickler = _Unpickler(file)
-    tensors, beside = _state_dict(unpickler.load(), ema)
+    tensors, beside = _state_dict(unpickler.load(), ema, names)
     needed, data = {tensor.storage.key for tensor in tensors.values()}, {}
     for key in _Unpickler(file).load():
         (count,) = struct.unpack("<q", file.read(8))
@@ -223,7 +225,7 @@ def _read_stream(file: BinaryIO, ema: bool) -> TorchFile:
     return TorchFile({name: tensor.array(data[tensor.storage.key]) for name, tensor in tensors.items()}, beside)
 
 
-def _state_dict(saved: Any, ema: bool) -> tuple[dict[str, _Tensor], str | None]:
+def _state_dict(saved: Any, ema: bool, names: Container[str] | None) -> tuple[dict[str, _Tensor], str | None]:
     """Returns the tensors of what was saved, and which entry they are of if there were two to choose from."""
     if not isinstance(saved, dict):
         raise ValueError("it holds no dictionary of tensors: save model.state_dict()")
@@ -232,6 +234,8 @@ def _state_dict(saved: Any, ema: bool) -> tuple[dict[str, _Tensor], str | None]:
     tensors = _tensors(saved if chosen is None else saved[chosen])
     if not tensors:
         raise ValueError("it holds no dictionary of tensors: save model.state_dict()")
+    if names is not None:
+        tensors = {name: tensor for name, tensor in tensors.items() if name in names}
     return tensors, f"{chosen!r}, not {other!r}" if other else None
 
 
