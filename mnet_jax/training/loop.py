@@ -12,6 +12,7 @@ from mnet_jax.runtime import StopSignal
 from mnet_jax.training import evaluation, setup
 from mnet_jax.training.checkpoint import Checkpoints
 from mnet_jax.training.parallel import fetch, memory_errors
+from mnet_jax.training.reporting.reporter import Watch
 from mnet_jax.training.run_plan import due
 from mnet_jax.training.setup import Run, Started
 
@@ -41,6 +42,7 @@ def train(config: ml_collections.ConfigDict, workdir: str, signal: StopSignal | 
         contextlib.closing(run.lock),
         contextlib.closing(checkpoints),
         reporter,
+        Watch(reporter.info) as watch,
         memory_errors(run_plan),  # what a step raises may come up steps later, wherever its results are waited for
     ):
         preemption = Preemption(signal, checkpoints, run.devices.process_count)
@@ -48,10 +50,16 @@ def train(config: ml_collections.ConfigDict, workdir: str, signal: StopSignal | 
             reporter.info(line)
         if run.first_step:
             reporter.info(f"Going on from step {run.first_step} of {run_plan.total_steps}")
+        watch.waits_for("the programs and the first batch")
         started = setup.start(run)
         state, patience, metrics, step = started.state, started.patience, None, run.first_step
+
+        def leaves_evaluation() -> bool:
+            watch.waits_for(f"the next batch of the evaluation after step {step}")
+            return preemption.asked()
+
         if started.to_evaluate:
-            metrics = started.evaluator(state.variables(ema=True))
+            metrics = started.evaluator(state.variables(ema=True), leaves_evaluation)
             reporter.evaluation(step, metrics)
             patience.add(metrics)
             checkpoints.add_metrics(step, metrics)
@@ -67,8 +75,10 @@ def train(config: ml_collections.ConfigDict, workdir: str, signal: StopSignal | 
         )
         for step in range(run.first_step + 1, run_plan.total_steps + 1) if not finished else ():
             asked = time.perf_counter()
+            watch.waits_for(f"the batch of step {step}")
             batch = next(batches)
             wait = time.perf_counter() - asked
+            watch.waits_for(f"step {step}")
             started.program.wait()
             state, step_metrics = started.train_step(state, batch)
             signal.hold()
@@ -80,7 +90,7 @@ def train(config: ml_collections.ConfigDict, workdir: str, signal: StopSignal | 
             save = evaluate or stop or due(step, run_plan.checkpoint_steps, run_plan.total_steps)
             if save or due(step, run_plan.log_steps, run_plan.total_steps):
                 reporter.train(step, window.report())  # refuses to go on with a loss that is not finite
-            found = started.evaluator(state.variables(ema=True), preemption.asked) if evaluate else None
+            found = started.evaluator(state.variables(ema=True), leaves_evaluation) if evaluate else None
             if found is not None:
                 metrics = found
                 reporter.evaluation(step, metrics)
@@ -88,6 +98,7 @@ def train(config: ml_collections.ConfigDict, workdir: str, signal: StopSignal | 
             elif evaluate:
                 stop = True  # in the evaluation: the next start makes up for it
             if save:
+                watch.waits_for(f"the checkpoint of step {step}")
                 checkpoints.save(step, fetch(state), run.saved_config, run.dataset.info, found)
                 window.restart()
             if stop:
@@ -100,8 +111,10 @@ def train(config: ml_collections.ConfigDict, workdir: str, signal: StopSignal | 
                 reporter.ends_at(step)
                 reporter.info(f"Stopped early: no better evaluation in {run.config.train.patience} (train.patience)")
                 break
+        watch.waits_for("the last checkpoint")
         checkpoints.wait()
         signal.release()
+        watch.waits_for("the last evaluation and the report")
         if finished:
             reporter.ends_at(step)
             reporter.info(f"This run is finished: {step} of {run_plan.total_steps} steps in {workdir}")

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -21,6 +22,8 @@ from mnet_jax.training.reporting.run_files import (
     read_rows,
 )
 
+_STALLED_SECONDS = 60.0  # without progress, until it is said; then after twice that, four times that, ...
+_ROOT = str(pathlib.Path(__file__).resolve().parents[2])
 _BUCKET_SECONDS = 60.0  # buckets receive copies this often
 _TENSORBOARD_SKIPS = ("num_images",)
 
@@ -267,3 +270,52 @@ class Reporter:
             if what not in self._warned:
                 self._warned.add(what)
                 self.info(f"warning: cannot write to {what}: {error}; training goes on")
+
+
+class Watch:
+    """Says it when a run does not get on: what it waits for, how long already, and where in the code that is.
+
+    A second thread looks at what the thread that made it has noted.
+    """
+
+    def __init__(self, log: Callable[[str], None], seconds: float | None = None):
+        """Watches nothing yet: enter it. `seconds`: until it is said the first time; None: a minute."""
+        self._log, self._seconds = log, _STALLED_SECONDS if seconds is None else seconds
+        self._watched = threading.get_ident()
+        self._now = ("the first step", time.monotonic())
+        self._left = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+
+    def __enter__(self) -> "Watch":
+        self._now = (self._now[0], time.monotonic())
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._left.set()
+        self._thread.join()
+
+    def waits_for(self, what: str) -> None:
+        """Notes what is waited for from now on, such as "the batch of step 7"; costs a microsecond."""
+        self._now = (what, time.monotonic())
+
+    def _run(self) -> None:
+        told, wanted = self._now, self._seconds
+        while not self._left.wait(min(1.0, self._seconds / 10)):
+            now = self._now
+            if now != told:
+                told, wanted = now, self._seconds
+            what, since = now
+            seconds = time.monotonic() - since
+            if seconds >= wanted:
+                wanted *= 2
+                self._log(f"warning: the run has been waiting for {what} for {seconds:.0f} s{self._place()}")
+
+    def _place(self) -> str:
+        """Returns where the watched thread is, in words: the innermost line of ours."""
+        frame = sys._current_frames().get(self._watched)
+        while frame is not None and not frame.f_code.co_filename.startswith(_ROOT):
+            frame = frame.f_back
+        return "" if frame is None else f" ({pathlib.Path(frame.f_code.co_filename).name}, line {frame.f_lineno})"

@@ -7,6 +7,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
 
@@ -50,9 +51,14 @@ class LineFile:
             self._end = tail.rfind(b"\n") + 1
             os.ftruncate(self._file, self._end)
         self._waiting = b""
+        self._lock = threading.Lock()  # the watch of a run writes from a thread of its own
 
     def write(self, line: str) -> None:
         """Appends `line`; OSError when it has to wait."""
+        with self._lock:
+            self._write(line)
+
+    def _write(self, line: str) -> None:
         self._waiting += line.encode(errors="replace") + b"\n"
         written = 0
         try:
