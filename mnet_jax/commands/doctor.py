@@ -1,4 +1,4 @@
-"""`mnet doctor`: what a run, a folder of photos or an exported file holds, what is damaged, and what to type."""
+"""`mnet doctor`: what a run, a folder of data or an exported file holds, what is damaged, and what to type."""
 
 import argparse
 import dataclasses
@@ -21,18 +21,18 @@ class Finding:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which directory or file."""
-    parser.add_argument("path", metavar="PATH", help="directory of a run (--workdir), a folder of photos, or a file")
+    parser.add_argument("path", metavar="PATH", help="directory of a run (--workdir), a folder of data, or a file")
 
 
 def run(args: argparse.Namespace, out: TextIO) -> int:
     """Writes what was found; returns 1 if anything is damaged or missing."""
     path = pathlib.Path(args.path).expanduser()
     if not path.exists():
-        raise ValueError(f"there is no {path}: give the directory of a run, a folder of photos or an exported file")
+        raise ValueError(f"there is no {path}: give the directory of a run, a folder of data or an exported file")
     if any((path / name).exists() for name in ("checkpoints", "config.json", "metrics.jsonl")):
         kind, found = "run", list(_run(path))
     elif path.is_dir() and not (path / "saved_model.pb").exists():
-        kind, found = "photos", list(_photos(path))
+        kind, found = "data", list(_data(path))
     else:
         kind, found = "exported", list(_exported(path))
     good = all(finding.good for finding in found)
@@ -115,18 +115,50 @@ def _rows(file: pathlib.Path) -> Iterator[Finding]:
         yield Finding(f"metrics.jsonl: {len(rows)} rows, up to step {max((row['step'] for row in rows), default=0)}")
 
 
-# --- Photos, exported files ---
+# --- Data, exported files ---
 
 
-def _photos(path: pathlib.Path) -> Iterator[Finding]:
+def _data(path: pathlib.Path) -> Iterator[Finding]:
+    """Looks at whatever data there are: prepared TFDS sets, images with boxes, with masks, or in folders of classes."""
+    prepared = sorted(file.parent for file in path.glob("**/dataset_info.json"))
+    try:
+        if prepared:
+            for directory in prepared:
+                yield from _records(directory)
+        else:
+            yield from _folder(path)
+    except ValueError as error:
+        yield Finding(str(error), good=False)
+
+
+def _records(directory: pathlib.Path) -> Iterator[Finding]:
+    """Reads every record of a prepared set, with its sums."""
+    from mnet_jax.data import tfds_set
+
+    for name, count, fault in tfds_set.faults(str(directory)):
+        if fault is None:
+            yield Finding(f"{name}: {count:,} records")
+        else:
+            yield Finding(f"{name}: {fault}", good=False, advice="prepare the data set again")
+
+
+def _folder(path: pathlib.Path) -> Iterator[Finding]:
     from mnet_jax.data import folder
+    from mnet_jax.data.boxes import folder as boxes
+    from mnet_jax.data.boxes.found import Tree
+    from mnet_jax.data.masks import folder as masks
+    from mnet_jax.data.masks import pairs
 
-    classes = folder.has_classes(str(path))
-    listing = folder.scan(str(path)) if classes else folder.scan_unsorted(str(path))
+    root, tree, what = str(path), Tree(str(path)), "images"
+    if pairs.find(tree) is not None:
+        listing, what = masks.scan(root), "images with masks"
+    elif any(reader.read(tree) is not None for reader in boxes.READERS):
+        listing, what = boxes.scan(root), "images with boxes"
+    else:
+        listing = folder.scan(root) if folder.has_classes(root) else folder.scan_unsorted(root)
+    classes = f" in {len(listing.class_names)} classes" if listing.class_names else ""
     for split, files in listing.splits.items():
-        yield Finding(
-            f"{split}: {len(files):,} images" + (f" in {len(listing.class_names)} classes" if classes else "")
-        )
+        yield Finding(f"{split}: {len(files):,} {what}{classes}")
     for file in listing.left_out:
         yield Finding(f"{file.path}: {file.why}", good=False, advice="it is left out, and listed in left_out.csv")
 
@@ -144,8 +176,9 @@ def _exported(path: pathlib.Path) -> Iterator[Finding]:
     except Exception as error:  # each runtime has errors of its own
         if isinstance(error, ValueError) and "pip install" in str(error):
             raise
-        said = " ".join(str(error).split())[:200] or type(error).__name__
-        yield Finding(f"{path} ({kind}) cannot be run: {said}", good=False, advice="mnet export writes it again")
+        said = " ".join(str(error).split())[:300] or type(error).__name__
+        what = said if said.startswith(str(path)) else f"{path} ({kind}) cannot be run: {said}"
+        yield Finding(what, good=False, advice="mnet export writes it again")
         return
     arrays = result.values() if isinstance(result, dict) else [result]
     finite = all(np.isfinite(np.asarray(array, np.float64)).all() for array in arrays)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import ml_collections
@@ -107,6 +107,18 @@ def open_builder(data: ml_collections.ConfigDict) -> tfds.core.DatasetBuilder:
             f"{data.name} is stored as {builder.info.file_format.value}: tfrecord or array_record expected"
         )
     return builder
+
+
+def faults(directory: str) -> Iterator[tuple[str, int, str | None]]:
+    """Yields ("digits train", records, fault or None) of each split of a prepared set, all of which is read.
+
+    ArrayRecord files, which have no sums of their own, are only counted.
+    """
+    builder = tfds.builder_from_directory(directory)
+    for name, split in sorted(builder.info.splits.items()):
+        opened = records.open_tfds(builder, name, lambda serialized: {"contents": serialized})
+        fault = opened.fault(float("inf")) if isinstance(opened, records.TFRecords) else None
+        yield f"{builder.info.name} {name}", split.num_examples, fault
 
 
 def data_dir(data: ml_collections.ConfigDict) -> str:

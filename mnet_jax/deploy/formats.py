@@ -9,9 +9,10 @@ from typing import Protocol
 
 import numpy as np
 
+from mnet_jax.deploy import sums
 from mnet_jax.deploy.graph import Graph
 from mnet_jax.deploy.metadata import About
-from mnet_jax.deploy.savedmodel import MODEL_FILE
+from mnet_jax.deploy.savedmodel import EXTRA, MODEL_FILE
 from mnet_jax.errors import check_choice
 from mnet_jax.files import check_writable
 
@@ -22,6 +23,7 @@ FORMATS = {
     "onnx": ("none",),
     "savedmodel": ("none",),
 }
+_MOST_TEXT = 200  # letters of what a runtime says
 _THREADED = ("tflite", "onnx")  # whose runtimes can be told how many threads to use
 
 
@@ -66,12 +68,22 @@ def load(path: str | os.PathLike, *, threads: int | None = None) -> Exported:
       threads: for TFLite and ONNX, whose runtimes can be told; None: their own choice (TFLite: one, ONNX: all cores).
 
     Raises:
-      ValueError: if it is no such file, or its runtime is missing.
+      ValueError: if it is no such file, damaged, or its runtime is missing.
     """
     format = recognize(path)
     options = {"threads": threads} if format in _THREADED else {}
     with needs_extra():
-        return _module(format).Runner(path, **options)
+        runner = _module(format).Runner
+        sums.check(pathlib.Path(path), EXTRA)
+        try:
+            return runner(path, **options)
+        except ModuleNotFoundError:
+            raise
+        except Exception as error:  # each runtime has errors of its own
+            if isinstance(error, ValueError) and str(path) in str(error):
+                raise  # one of ours
+            said = " ".join(str(error).split())[:_MOST_TEXT] or type(error).__name__
+            raise ValueError(f"{path} is no whole {format} file: {said}; export it again") from error
 
 
 def takes_threads(format: str) -> bool:

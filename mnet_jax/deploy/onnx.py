@@ -12,6 +12,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from mnet_jax.deploy import graph as g
+from mnet_jax.deploy import sums
 from mnet_jax.deploy.detections.in_onnx import detect
 from mnet_jax.deploy.metadata import About, from_properties
 from mnet_jax.files import placed
@@ -27,7 +28,10 @@ def write(graph: g.Graph, about: About, path: str | os.PathLike) -> None:
     """Writes the model file; the batch is free."""
     model = build(graph, about)
     with placed(path) as part:
-        part.write_bytes(model.SerializeToString(deterministic=True))
+        # What follows a message is merged into it: one property more.
+        last = onnx.StringStringEntryProto(key=sums.NAME, value=sums.EMPTY)
+        contents = model.SerializeToString(deterministic=True)
+        part.write_bytes(sums.seal(contents + onnx.ModelProto(metadata_props=[last]).SerializeToString()))
 
 
 def build(graph: g.Graph, about: About) -> onnx.ModelProto:

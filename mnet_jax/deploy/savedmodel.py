@@ -5,13 +5,14 @@ import os
 import numpy as np
 
 from mnet_jax.deploy import graph as g
+from mnet_jax.deploy import sums
 from mnet_jax.deploy.metadata import JSON_FILE, LABELS_FILE, About, from_json
 from mnet_jax.files import placed
 
 SIGNATURE = "serving_default"
 MODEL_FILE = "saved_model.pb"
 # Where a SavedModel keeps files that no operation reads; tools copy it along.
-_EXTRA = "assets.extra"
+EXTRA = "assets.extra"
 
 
 def write(graph: g.Graph, about: About, path: str | os.PathLike) -> None:
@@ -24,10 +25,11 @@ def write(graph: g.Graph, about: About, path: str | os.PathLike) -> None:
         module = tf.Module()
         module.run = make_function(graph, None)
         tf.saved_model.save(module, str(part), signatures={SIGNATURE: module.run})
-        extra = part / _EXTRA
+        extra = part / EXTRA
         extra.mkdir()
         (extra / JSON_FILE).write_text(about.to_json(), encoding="utf-8")
         (extra / LABELS_FILE).write_text(about.labels(), encoding="utf-8")
+        sums.seal_directory(part, EXTRA)
 
 
 class Runner:
@@ -36,7 +38,7 @@ class Runner:
     def __init__(self, path: str | os.PathLike):
         import tensorflow as tf
 
-        with open(os.path.join(path, _EXTRA, JSON_FILE), encoding="utf-8") as file:
+        with open(os.path.join(path, EXTRA, JSON_FILE), encoding="utf-8") as file:
             self.about = from_json(file.read())
         self._model = tf.saved_model.load(os.fspath(path))
         self._signature = self._model.signatures[SIGNATURE]

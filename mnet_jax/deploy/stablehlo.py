@@ -1,7 +1,7 @@
 """A graph as StableHLO: one program for CPU, CUDA and TPU, for any batch, that runs with jax alone.
 
 The file is a zip archive (stored): `program.jax_export` (what `jax.export` serialises; the StableHLO is inside), the
-label file, and JSON with metadata and the versions that made it.
+label file, and JSON with metadata and the versions that made it; its comment is a sum of all before it.
 """
 
 import json
@@ -13,6 +13,7 @@ import numpy as np
 from jax import export as jax_export
 
 from mnet_jax.deploy import graph as g
+from mnet_jax.deploy import sums
 from mnet_jax.deploy.interpret import interpret
 from mnet_jax.deploy.metadata import JSON_FILE, LABELS_FILE, ZIP_DATE, About, from_json
 from mnet_jax.files import placed
@@ -36,9 +37,12 @@ def write(graph: g.Graph, about: About, path: str | os.PathLike) -> None:
         JSON_FILE: about.to_json(),
         LABELS_FILE: about.labels(),
     }
-    with placed(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
-        for name, content in files.items():
-            archive.writestr(zipfile.ZipInfo(name, ZIP_DATE), content)
+    with placed(path) as part:
+        with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+            for name, content in files.items():
+                archive.writestr(zipfile.ZipInfo(name, ZIP_DATE), content)
+            archive.comment = sums.COMMENT
+        part.write_bytes(sums.seal(part.read_bytes()))
 
 
 def lower(graph: g.Graph) -> jax_export.Exported:

@@ -12,6 +12,7 @@ import flatbuffers
 import numpy as np
 
 from mnet_jax import tasks
+from mnet_jax.deploy import sums
 from mnet_jax.deploy.metadata import CALIBRATION_FILE, JSON_FILE, LABELS_FILE, ZIP_DATE, About
 from mnet_jax.tasks.output import Output
 
@@ -134,7 +135,7 @@ def _write(builder: flatbuffers.Builder, table: dict[int, Value]) -> int:
 
 
 def append_files(model: bytes, about: About) -> bytes:
-    """Returns the model with a zip archive of its associated files behind it; a zip reader opens it as it is."""
+    """Returns the model with a zip archive of its files behind it, and a sum; a zip reader opens it as it is."""
     whole = io.BytesIO(model)
     with zipfile.ZipFile(whole, "a", zipfile.ZIP_STORED) as archive:
         files = {LABELS_FILE: about.labels(), JSON_FILE: about.to_json()}
@@ -142,4 +143,5 @@ def append_files(model: bytes, about: About) -> bytes:
             files[CALIBRATION_FILE] = about.calibration()
         for name, text in files.items():
             archive.writestr(zipfile.ZipInfo(name, ZIP_DATE), text)
-    return whole.getvalue()
+        archive.comment = sums.COMMENT
+    return sums.seal(whole.getvalue())

@@ -15,7 +15,6 @@ import faults
 import jax
 import numpy as np
 import pytest
-from PIL import Image
 
 from mnet_jax import files
 from mnet_jax.config import from_json
@@ -365,31 +364,6 @@ def test_doctor_says_what_is_damaged(run, mnet, name, said):
     assert (found["kind"], found["good"]) == ("run", False)
     assert any(not finding["good"] for finding in found["findings"])
     assert set(run.rglob("*")) <= set(before)  # it looks, and changes nothing
-
-
-def test_doctor_of_photos_and_of_what_is_not_there(tmp_path, mnet):
-    for name in ("cats", "dogs"):
-        for number in range(5):
-            folder = tmp_path / "photos" / name
-            folder.mkdir(parents=True, exist_ok=True)
-            pixels = np.random.default_rng([number, len(name), ord(name[0])]).integers(0, 255, (9, 9, 3), np.uint8)
-            Image.fromarray(pixels).save(folder / f"{number}.png")
-    code, out, _ = mnet("doctor", tmp_path / "photos")
-    assert code == 0
-    assert " images in 2 classes" in out
-    os.mkfifo(tmp_path / "photos" / "cats" / "pipe.jpg")
-    huge = bytearray((tmp_path / "photos" / "cats" / "0.png").read_bytes())
-    huge[16:24] = (65_500).to_bytes(4, "big") * 2
-    (tmp_path / "photos" / "dogs" / "huge.png").write_bytes(huge)
-    (tmp_path / "photos" / "dogs" / "ring\a.png").write_bytes(b"x")
-    code, out, _ = mnet("doctor", tmp_path / "photos")
-    assert code == 1
-    assert "cats/pipe.jpg: not a regular file" in out
-    assert "dogs/huge.png: claims 65,500 x 65,500 pixels, at most 268,435,456 are read" in out
-    assert "control characters in its name" in out
-    code, _, errors = mnet("doctor", tmp_path / "nothing")
-    assert code == 2
-    assert "there is no " in errors
 
 
 def test_a_directory_that_is_gone_is_said_in_one_line(tmp_path, capfd):
