@@ -11,12 +11,16 @@ from __future__ import annotations
 import importlib.util
 import io
 import struct
+import warnings
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from mnet_jax.data import jpeg
 from mnet_jax.data.tensorflow_setup import tf
+
+# What it says of damaged tables and of large pictures is two lines an image; what is too large is refused here.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 _SEARCHED = 1 << 16  # bytes at each end of a PNG that are searched for its small chunks
 _MARKS = b"tRNS", b"eXIf", b"Raw "

@@ -12,6 +12,7 @@ import io
 import math
 import pathlib
 import pickle
+import pickletools
 import struct
 import zipfile
 from collections.abc import Container
@@ -128,7 +129,17 @@ class _Unpickler(pickle.Unpickler):
 
     def __init__(self, file: BinaryIO):
         super().__init__(file)
+        self._file = file
         self.storages: dict[str, _Storage] = {}
+
+    def load(self) -> Any:
+        """Returns what a pickle makes, once it is known to ask for no more memory than it has bytes."""
+        start = self._file.tell()
+        for operation, value, place in pickletools.genops(self._file):  # reads; a size beyond the end is an error here
+            if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= value <= place:
+                raise ValueError("its pickle numbers its parts beyond what there are")  # a table so long would be made
+        self._file.seek(start)
+        return super().load()
 
     def find_class(self, module: str, name: str) -> Any:
         """The only way by which a pickle gets at anything."""
