@@ -61,7 +61,7 @@ class LabelSet(Annotation):
 
         numbers = record[self.feature if self.feature in record else f"{self.feature}/label"]
         rows = tf.zeros([numbers.nrows(), self.num_classes], tf.int32)
-        places = tf.stack([numbers.value_rowids(), numbers.values], 1)
+        places = tf.stack([tf.cast(numbers.value_rowids(), tf.int64), numbers.values], 1)
         ones = tf.ones_like(numbers.values, tf.int32)
         return {"": tf.cast(tf.tensor_scatter_nd_max(rows, places, ones), tf.uint8)}
 

@@ -110,7 +110,8 @@ class About:
         A score that is below the lowest becomes 0; of others scale / (1 + exp(-slope x - offset)), where x is their
         logit, leaves what they are.
         """
-        return "".join(f"1,1,0,{threshold:.9g}\n" for threshold in self.thresholds or ())
+        # without a last end of line, which MediaPipe takes for one more class
+        return "\n".join(f"1,1,0,{threshold:.9g}" for threshold in self.thresholds or ())
 
 
 def from_properties(properties: dict[str, str]) -> About:

@@ -213,7 +213,7 @@ def test_parts_and_devices_give_the_same_step(place):
         (
             "task.name",
             "toy_taks",
-            "task.name='toy_taks': no such task; choose classification, detection, segmentation, or give",
+            "task.name='toy_taks': no such task; choose classification, detection, multilabel, segmentation, ",
         ),
         ("task.name", "clasification", r"Did you mean 'classification'\?"),
         ("train.embedding_views", 2, "the task toy learns from maps and not from the embedding"),
