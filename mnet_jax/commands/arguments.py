@@ -70,7 +70,7 @@ def load_model(args: argparse.Namespace, *, classifier: bool = True) -> "Trained
 def add_batch_size(parser: argparse.ArgumentParser) -> None:
     """`--batch_size` of the commands that run a model over images."""
     parser.add_argument(
-        "--batch_size", type=_positive, metavar="N", help="images at a time; changes the speed, not the result"
+        "--batch_size", type=positive, metavar="N", help="images at a time; changes the speed, not the result"
     )
 
 
@@ -110,7 +110,8 @@ def describe_data(config: "ml_collections.ConfigDict") -> "DatasetInfo":
     return Dataset.open(config.data, annotations(config)).info if known is None else known
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """Returns a whole number of at least 1 from the command line."""
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
     return int(text)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, TextIO
 
-from mnet_jax.commands.arguments import describe_data
+from mnet_jax.commands import arguments
 from mnet_jax.measuring import tpu
 
 if TYPE_CHECKING:
@@ -58,6 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SLICE",
         help="chip and shape: v5e:2x2, v5e:16x16, v4:4x4x4, v5p:4x4x4, v6e:8x8, tpu7x:2x2x1",
     )
+    parser.add_argument(
+        "--num_classes",
+        type=arguments.positive,
+        metavar="N",
+        help="of a data set that is not on this machine (default: it is looked at; ImageNet, CIFAR and COCO are known)",
+    )
     parser.epilog = "Fields are overridden as for train.py: --config.train.batch_size=512"
 
 
@@ -68,7 +74,7 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
 
     config = load(args.config, args.overrides)
     validate(config)
-    report = check(config, args.topology)
+    report = check(config, args.topology, args.num_classes)
     if args.json:
         print(json.dumps(dataclasses.asdict(report), indent=2), file=out)
     else:
@@ -76,8 +82,13 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     return 0 if report.fits else 1
 
 
-def check(config: "ml_collections.ConfigDict", topology: str) -> Report:
+def check(config: "ml_collections.ConfigDict", topology: str, num_classes: int | None = None) -> Report:
     """Compiles the train step of a validated config for all devices of a slice.
+
+    Args:
+      config: of the run.
+      topology: the slice.
+      num_classes: of its data set, which need not be here then; None: as the set says.
 
     Raises:
       ValueError: for a slice or config that cannot be, and where libtpu is not installed.
@@ -91,7 +102,7 @@ def check(config: "ml_collections.ConfigDict", topology: str) -> Report:
         devices = DescribedDevices(describe_tpu(topology))
     except ModuleNotFoundError as error:
         raise ValueError(_MISSING) from error
-    chip, info = tpu.chip(devices.local[0].device_kind), describe_data(config)
+    chip, info = tpu.chip(devices.local[0].device_kind), _data(config, num_classes)
     run_plan = derive(config, info, devices.count)
     shared = {
         "model": config.model.name,
@@ -142,6 +153,17 @@ def check(config: "ml_collections.ConfigDict", topology: str) -> Report:
         operations=_dearest(operations),
         advice="",
     )
+
+
+def _data(config: "ml_collections.ConfigDict", num_classes: int | None) -> "DatasetInfo":
+    from mnet_jax.data.catalog import DatasetInfo, statistics
+
+    if num_classes is not None:
+        return DatasetInfo.made_up(num_classes, name=config.data.name, statistics=statistics(config.data.name))
+    try:
+        return arguments.describe_data(config)
+    except ValueError as error:
+        raise ValueError(f"{error}; for a data set that is elsewhere give --num_classes") from error
 
 
 def lower(

@@ -123,3 +123,25 @@ def test_without_libtpu_it_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setitem(__import__("sys").modules, "libtpu", None)
     assert main(["tpu-check", "--config=configs/v1.py", "--topology=v5e:2x2"]) == 2
     assert capsys.readouterr().err.strip().endswith("pip install 'mnet_jax[tpu-check]'")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu exists for Linux on x86_64 only")
+def test_a_data_set_that_is_elsewhere_needs_its_classes_only(monkeypatch, capsys):
+    given = ["tpu-check", "--config=configs/lraspp_v3_large.py", "--topology=v5e:1x1"]
+    assert main(given) == 2
+    assert (
+        capsys.readouterr()
+        .err.strip()
+        .endswith("no such folder: VOC2012 (data.folder); for a data set that is elsewhere give --num_classes")
+    )
+    lowered = []
+
+    def lower(config, info, devices):
+        lowered.append((config.task.name, info.num_classes, devices.count))
+        raise ValueError("not here")
+
+    monkeypatch.setattr(tpu_check, "lower", lower)
+    assert main([*given, "--num_classes=21"]) == 2
+    assert lowered == [("segmentation", 21, 1)]
+    with pytest.raises(SystemExit):
+        main([*given, "--num_classes=0"])
