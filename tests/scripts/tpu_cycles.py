@@ -6,9 +6,9 @@ Plain Flax is what everyone writes: `nn.Conv` with `feature_group_count`, `nn.Ba
 order, bfloat16, with the compiler's own options. Both go through the step that `mnet tpu-check` compiles, with RMSprop
 and averaged weights, without augmentation, pmapped over the slice with `--batch` images a device. `--kinds
 plain,tuned,ours` compiles plain Flax once more with the compiler's options that we set (training/libtpu.py),
-`--blocks N` only stem, first N blocks, mean and classifier; `--output_stride 16` dilates the last blocks as
-torchvision's segmenters do. A line a net: cycles, bytes accessed, and our cycles
-over those of each other kind.
+`--blocks N` only stem, first N blocks, mean and classifier; `--from_block N` takes only block N (from 0) and those
+after it, behind a stem that gives them a map of their size; `--output_stride 16` dilates the last blocks as
+torchvision's segmenters do. A line a net: cycles, bytes accessed, and our cycles over those of each other kind.
 """
 
 import argparse
@@ -96,6 +96,20 @@ def cut(plan: plans.ModelPlan, num_blocks: int) -> plans.ModelPlan:
     return dataclasses.replace(plan, blocks=blocks, last_conv=None, head=None, classifier=classifier)
 
 
+def tail(plan: plans.ModelPlan, first: int, image_size: int) -> tuple[plans.ModelPlan, int]:
+    """Returns the net without its blocks before `first`, and the image size that gives the others maps of their size.
+
+    The first of them has an expansion, which reads the stem's features.
+    """
+    size = plan.stem.output_size((image_size, image_size))
+    for block in plan.blocks[:first]:
+        size = block.output_size(size)
+    block = plan.blocks[first]
+    expand = dataclasses.replace(block.expand, in_features=plan.stem.features)
+    block = dataclasses.replace(block, in_features=plan.stem.features, residual=False, expand=expand)
+    return dataclasses.replace(plan, blocks=(block, *plan.blocks[first + 1 :])), size[0] * plan.stem.stride
+
+
 def main() -> None:
     """Prints a line a net as soon as it is compiled."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -106,6 +120,7 @@ def main() -> None:
     parser.add_argument("--image_size", type=int, default=None, help="pixels of a side (default: the model's own)")
     parser.add_argument("--output_stride", type=int, default=32, choices=(8, 16, 32))
     parser.add_argument("--blocks", type=int, default=None, metavar="N", help="only so many (default: all)")
+    parser.add_argument("--from_block", type=int, default=0, metavar="N", help="without those before (default: all)")
     args = parser.parse_args()
     devices = DescribedDevices(describe_tpu(args.topology))
     for name in args.models.split(","):
@@ -116,6 +131,9 @@ def main() -> None:
         info = catalog.published(config.data)
         ours = build_model(config, info, axis_name=AXIS)
         ours = ours.clone(plan=dilated(ours.plan, args.output_stride, "new"))
+        if args.from_block:
+            plan, config.data.image_size = tail(ours.plan, args.from_block, config.data.image_size)
+            ours = ours.clone(plan=plan)
         if args.blocks is not None:
             ours = ours.clone(plan=cut(ours.plan, args.blocks))
         line, cycles = [f"{name:<16}{args.topology}"], {}
