@@ -14,7 +14,10 @@ _QUANTILES = 1024
 
 
 def mix(key: jax.Array, inputs: jax.Array, targets: jax.Array, settings: Augmentation) -> tuple[jax.Array, jax.Array]:
-    """Returns (inputs [B, H, W, 3], targets [B, num_classes]), each mixed with that at the mirrored place of the batch.
+    """Returns (inputs [B, H, W, 3], targets [B, num_classes]), each mixed with its neighbour in the batch.
+
+    Neighbours are the first and the second, the third and the fourth; an odd one at the end is left as it is. So an
+    example's partner does not depend on how many devices share a batch, where each has an even number of examples.
 
     One weight or box is drawn for the whole batch, from the key alone, so that all devices of a step that share a key
     draw the same. If both alphas are positive, a batch that is mixed takes either with probability 1/2.
@@ -40,7 +43,15 @@ def mix(key: jax.Array, inputs: jax.Array, targets: jax.Array, settings: Augment
     weights = jnp.where(apply < settings.mix_prob, weights, 1)
     share = jnp.mean(weights)
     pixels = weights[None, :, :, None]
-    return inputs * pixels + inputs[::-1] * (1 - pixels), targets * share + targets[::-1] * (1 - share)
+    inputs = inputs * pixels + _neighbours(inputs) * (1 - pixels)
+    return inputs, targets * share + _neighbours(targets) * (1 - share)
+
+
+def _neighbours(x: jax.Array) -> jax.Array:
+    """Returns each example's partner [B, ...]; an odd one at the end is its own."""
+    pairs = x.shape[0] // 2
+    swapped = x[: 2 * pairs].reshape(pairs, 2, *x.shape[1:])[:, ::-1].reshape(2 * pairs, *x.shape[1:])
+    return swapped if x.shape[0] == 2 * pairs else jnp.concatenate([swapped, x[2 * pairs :]])
 
 
 def _beta(quantile: jax.Array, alpha: float) -> jax.Array:

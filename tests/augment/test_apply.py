@@ -130,9 +130,9 @@ def test_everything_at_once_trains_on_padding_too(images):
     pixels = np.asarray(inputs) * np.float32([58, 57, 57.5]) + np.float32([124, 116, 104])
     assert pixels.min() > -1e-3
     assert pixels.max() < 255 + 1e-3
-    sums = np.asarray(targets).sum(axis=1)  # mirrored pairs: 4..19 are real with real partners
-    np.testing.assert_allclose(sums[4:20], 1, atol=1e-6)
-    np.testing.assert_allclose(sums[:4] + sums[:19:-1], 1, atol=1e-6)
+    sums = np.asarray(targets).sum(axis=1)  # neighbours: 0..19 are real with real partners
+    np.testing.assert_allclose(sums[:20], 1, atol=1e-6)
+    np.testing.assert_allclose(sums[20:], 0, atol=1e-6)
 
 
 def test_it_lowers_for_tpu_without_gathers_of_pixels(images):

@@ -26,21 +26,21 @@ def test_mixup_weighs_pixels_and_targets_alike_with_beta(alpha):
     inputs, targets = mixed(Augmentation(mixup_alpha=alpha))
     share = targets[:, 0, 0]
     np.testing.assert_allclose(
-        inputs[:, 0], np.broadcast_to((1 - share)[:, None, None, None] * 3, inputs[:, 0].shape), atol=1e-5
+        inputs[:, 0], np.broadcast_to((1 - share)[:, None, None, None], inputs[:, 0].shape), atol=1e-5
     )
-    np.testing.assert_allclose(targets[:, 1, 2], 1 - share, atol=1e-6)  # the mirrored place is the partner
+    np.testing.assert_allclose(targets[:, 1, 0], 1 - share, atol=1e-6)  # the neighbour is the partner
     assert scipy.stats.kstest(share, scipy.stats.beta(alpha, alpha).cdf).statistic < 0.03
 
 
 def test_cutmix_share_is_the_exact_area_and_the_box_is_one_rectangle():
     inputs, targets = mixed(Augmentation(cutmix_alpha=1.0))
-    for example, partner in ((0, 3), (1, 2)):
+    for example, partner in ((0, 1), (2, 3)):
         own = inputs[:, example] == example
         other = inputs[:, example] == partner
         assert (own ^ other).all()
         np.testing.assert_allclose(targets[:, example, partner], other.mean(axis=(1, 2, 3)), atol=1e-6)
         np.testing.assert_allclose(targets[:, example, example], own.mean(axis=(1, 2, 3)), atol=1e-6)
-    box = inputs[:, 0, :, :, 0] == 3
+    box = inputs[:, 0, :, :, 0] == 1
     rows, columns = box.any(axis=2), box.any(axis=1)
     np.testing.assert_array_equal(box, rows[:, :, None] & columns[:, None, :])
     # Where the border cuts nothing, the box has the image's shape.
@@ -71,9 +71,17 @@ def test_odd_and_single_batches():
     settings = Augmentation(mixup_alpha=1.0)
     run = jax.jit(lambda inputs, targets: mixing.mix(KEYS[0], inputs, targets, settings))
     inputs, targets = run(INPUTS[:3], TARGETS[:3])
-    np.testing.assert_allclose(inputs[1], INPUTS[1], atol=1e-6)  # the middle one is its own partner
-    np.testing.assert_allclose(targets[1], TARGETS[1], atol=1e-6)
+    np.testing.assert_allclose(inputs[2], INPUTS[2], atol=1e-6)  # the last one is its own partner
+    np.testing.assert_allclose(targets[2], TARGETS[2], atol=1e-6)
     np.testing.assert_allclose(run(INPUTS[2:3], TARGETS[2:3])[0], INPUTS[2:3], atol=1e-6)
+
+
+def test_partners_do_not_depend_on_how_the_batch_is_split():
+    settings = Augmentation(mixup_alpha=1.0, cutmix_alpha=1.0)
+    whole = mixing.mix(KEYS[0], INPUTS, TARGETS, settings)
+    halves = [mixing.mix(KEYS[0], INPUTS[part], TARGETS[part], settings) for part in (slice(0, 2), slice(2, 4))]
+    for together, apart in zip(whole, zip(*halves, strict=True), strict=True):
+        np.testing.assert_array_equal(together, np.concatenate(apart))
 
 
 @pytest.mark.parametrize("alpha", [0.01, 100.0])
