@@ -27,7 +27,7 @@ class MobileNet(nn.Module):
     Variables: {"params": ..., "batch_stats": ...}, all float32, in scopes named after the plan's layers: "stem",
     "block_00" ..., "fusion", "last_conv", "head". Those of layers that are not used do not exist: a network that uses
     the maps alone has none of the last three (but, in quantised training, the range of the pooled vector). Drop path
-    draws from the rng stream "dropout".
+    draws from the keys of the examples, or else from the rng stream "dropout" (`dropout.py`).
 
     A subclass has a `__call__`, the scopes of its own layers lie beside the backbone's, and `list_variables` says them
     too:

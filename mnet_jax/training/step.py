@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
+from mnet_jax.models.dropout import Keys, example_keys
 from mnet_jax.tasks.task import Task
 from mnet_jax.training import layerwise
 from mnet_jax.training.run_plan import num_parts
@@ -35,8 +36,8 @@ def make_train_step(
     new state is the same on all of them. Metrics are sums over the whole batch with their `count`, beside the scalars
     `objective` (the mean that was minimised), `gradient_norm` and `learning_rate`.
 
-    Randomness: `fold_in(seed, step)`, then the example's position in the whole batch (augmentation) or the device
-    (dropout).
+    Randomness: `fold_in(seed, step)`, then the example's position in the whole batch. Layers that draw for a batch as a
+    whole, such as Flax's own `nn.Dropout` in a network of yours, get a key of the device.
     """
     ema_decay, ema_warmup = config.ema.decay, config.ema.warmup
     freeze = config.train.freeze
@@ -45,14 +46,14 @@ def make_train_step(
         return jax.lax.psum(value, axis_name)
 
     def loss(
-        learning: Tree, frozen: Tree, batch_stats: Tree, inputs: Tree, targets: Tree, key: jax.Array
+        learning: Tree, frozen: Tree, batch_stats: Tree, inputs: Tree, targets: Tree, keys: Keys, key: jax.Array
     ) -> tuple[jax.Array, tuple[Tree, Tree]]:
-        variables = {"params": {**frozen, **learning}, "batch_stats": batch_stats}
+        variables = {"params": {**frozen, **learning}, "batch_stats": batch_stats, **keys}
         outputs, updated = model.apply(variables, inputs, train=True, mutable=["batch_stats"], rngs={"dropout": key})
         return jnp.mean(task.loss(outputs, targets)), (updated["batch_stats"], outputs)
 
     def gradients(
-        state: TrainState, inputs: Tree, targets: Tree, key: jax.Array, parts: int
+        state: TrainState, inputs: Tree, targets: Tree, keys: Keys, key: jax.Array, parts: int
     ) -> tuple[Tree, jax.Array, Tree, Tree]:
         """Returns the mean gradient and loss over `parts` equal parts, one after the other, and the outputs of all.
 
@@ -62,19 +63,25 @@ def make_train_step(
         learning, frozen = layerwise.split(state.params, freeze, task.own_scopes)
         if parts == 1:
             (value, (batch_stats, outputs)), grads = value_and_grad(
-                learning, frozen, state.batch_stats, inputs, targets, key
+                learning, frozen, state.batch_stats, inputs, targets, keys, key
             )
             return grads, value, batch_stats, outputs
 
         def part(carry: tuple, xs: tuple) -> tuple:
             batch_stats, grads, value = carry
-            part_inputs, part_targets, index = xs
+            part_inputs, part_targets, part_keys, index = xs
             (part_value, (batch_stats, outputs)), part_grads = value_and_grad(
-                learning, frozen, batch_stats, part_inputs, part_targets, jax.random.fold_in(key, index)
+                learning,
+                frozen,
+                batch_stats,
+                part_inputs,
+                part_targets,
+                part_keys,
+                jax.random.fold_in(key, index),
             )
             return (batch_stats, jax.tree.map(jnp.add, grads, part_grads), value + part_value), outputs
 
-        split = jax.tree.map(lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), (inputs, targets))
+        split = jax.tree.map(lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), (inputs, targets, keys))
         zeros = jax.tree.map(jnp.zeros_like, learning)
         (batch_stats, grads, value), outputs = jax.lax.scan(
             part, (state.batch_stats, zeros, jnp.zeros(())), (*split, jnp.arange(parts))
@@ -89,8 +96,10 @@ def make_train_step(
         with jax.named_scope("augmentation"):  # the scopes' names are read by `mnet benchmark step-breakdown`
             positions = device * size + jnp.arange(size)
             inputs, targets = task.train_inputs(augment_key, batch, positions, total)
-        dropout_key = jax.random.fold_in(dropout_key, device)
-        grads, value, batch_stats, outputs = gradients(state, inputs, targets, dropout_key, num_parts(config, size))
+        keys, device_key = example_keys(dropout_key, positions), jax.random.fold_in(dropout_key, device)
+        grads, value, batch_stats, outputs = gradients(
+            state, inputs, targets, keys, device_key, num_parts(config, size)
+        )
         grads, value, batch_stats = jax.lax.pmean((grads, value, batch_stats), axis_name)
         with jax.named_scope("optimizer"):
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)

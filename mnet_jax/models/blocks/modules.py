@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax.nn import initializers
 
 from mnet_jax.models import blocks
+from mnet_jax.models.dropout import Dropout
 from mnet_jax.models.fake_quantization import round_observed
 from mnet_jax.models.layers import Conv, Shared, SqueezeExcite, attend
 from mnet_jax.models.plans import BlockPlan, ConvPlan
@@ -33,8 +34,7 @@ class Block(nn.Module):
         if not self.plan.residual:
             return branch
         if self.plan.drop_path:
-            drop = nn.Dropout(self.plan.drop_path, broadcast_dims=(1, 2, 3), name="drop_path")
-            branch = drop(branch, deterministic=not train)
+            branch = Dropout(self.plan.drop_path, whole=True, name="drop_path")(branch, train=train)
         x = x + branch
         return round_observed(self, "output_range", x, self.shared.quantization, train=train).astype(x.dtype)
 

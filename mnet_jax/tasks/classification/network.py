@@ -1,9 +1,9 @@
 """The network for classification: MobileNet with one logit a class."""
 
-import flax.linen as nn
 import jax
 
 from mnet_jax.models.compute import Compute
+from mnet_jax.models.dropout import Dropout
 from mnet_jax.models.layers import Conv
 from mnet_jax.models.mobilenet import SCOPE, MobileNet
 from mnet_jax.models.resolve import resolve
@@ -11,12 +11,12 @@ from mnet_jax.models.tables import find_spec
 
 
 class Classifier(MobileNet):
-    """The backbone, dropout, and the plan's classifier, in the scope "classifier"; dropout draws from "dropout"."""
+    """The backbone, dropout, and the plan's classifier, in the scope "classifier"."""
 
     def setup(self) -> None:
         """Declares the layers above the embedding; logits are float32 whatever the backbone computes in."""
         super().setup()
-        self.dropout = nn.Dropout(self.plan.dropout)
+        self.dropout = Dropout(self.plan.dropout)
         self.classifier = Conv(self.plan.classifier, self.shared(dtype="float32"))
 
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
@@ -25,7 +25,7 @@ class Classifier(MobileNet):
 
     def classify(self, embeddings: jax.Array, *, train: bool = False) -> jax.Array:
         """Returns logits, float32 [N, num_classes], of what `embed` made; dropout in training."""
-        x = self.dropout(embeddings, deterministic=not train)
+        x = self.dropout(embeddings, train=train)
         return self.classifier(x, train=train)
 
 

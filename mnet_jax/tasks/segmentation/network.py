@@ -3,13 +3,13 @@
 import dataclasses
 import math
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from mnet_jax.models import plans
 from mnet_jax.models.compute import Compute
+from mnet_jax.models.dropout import Dropout
 from mnet_jax.models.heads.mask_tables import find_segmenter, resolve_segmenter
 from mnet_jax.models.heads.masks import AUXILIARY_DROPOUT, DeeplabPlan, LrasppPlan, MaskHeadPlan
 from mnet_jax.models.heads.taps import trimmed
@@ -43,8 +43,8 @@ class Segmenter(MobileNet):
         for layer in head.layers:
             setattr(self, layer.name, Conv(layer, shared if layer.norm else exact))
         if isinstance(head, DeeplabPlan):
-            self.mask_dropout = nn.Dropout(head.dropout)
-            self.auxiliary_dropout = nn.Dropout(AUXILIARY_DROPOUT)
+            self.mask_dropout = Dropout(head.dropout)
+            self.auxiliary_dropout = Dropout(AUXILIARY_DROPOUT)
 
     def __call__(
         self, images: jax.Array, *, train: bool = False, auxiliary: bool | None = None
@@ -56,7 +56,7 @@ class Segmenter(MobileNet):
 
         Args:
           images: float [N, H, W, 3], normalised, any size from 32.
-          train: whether norms use the batch's statistics, and blocks and features are dropped (rng "dropout").
+          train: whether norms use the batch's statistics, and blocks and features are dropped (`models.dropout`).
           auxiliary: whether the auxiliary head is applied where there is one; None: in training alone.
 
         Raises:
@@ -68,7 +68,7 @@ class Segmenter(MobileNet):
         wanted = train if auxiliary is None else auxiliary
         if head.has_auxiliary and (wanted or self.is_initializing()):
             x = self.auxiliary(maps[head.low.path], train=train)
-            x = self.auxiliary_dropout(x, deterministic=not train)
+            x = self.auxiliary_dropout(x, train=train)
             outputs["auxiliary"] = self.auxiliary_classes(x, train=train)
         return outputs
 
@@ -102,7 +102,7 @@ class Segmenter(MobileNet):
         branches = [getattr(self, layer.name)(high, train=train) for layer in (head.local, *head.wider)]
         branches = [pooled, *branches] if head.pooled_first else [*branches, pooled]
         x = self.mask_merge(jnp.concatenate(branches, axis=-1), train=train)
-        x = self.mask_dropout(x, deterministic=not train)
+        x = self.mask_dropout(x, train=train)
         if head.refine is not None:
             x = self.mask_refine(x, train=train)
         return self.mask_classes(x, train=train)
