@@ -9,6 +9,7 @@ import os
 import pathlib
 import shutil
 import socket
+import sys
 import tempfile
 import time
 import unicodedata
@@ -36,8 +37,25 @@ def write_csv(path: str | os.PathLike, columns: Sequence[str], rows: Iterable[Se
 
 
 def printable(text: str) -> str:
-    """Returns a text in which control characters (ESC, BEL, a new line) are written out, such as \\x1b."""
-    return "".join(ascii(letter)[1:-1] if unicodedata.category(letter) == "Cc" else letter for letter in text)
+    """Returns a text in which control characters (ESC, BEL, a new line) are written out, such as \\x1b.
+
+    So are bytes of a file name that are not UTF-8, which Python has as lone surrogates (PEP 383).
+    """
+    return "".join(_shown(letter) for letter in text) if _HIDDEN & {unicodedata.category(x) for x in text} else text
+
+
+_HIDDEN = {"Cc", "Cs"}
+
+
+def _shown(letter: str) -> str:
+    if "\udc80" <= letter <= "\udcff":
+        return f"\\x{ord(letter) - 0xDC00:02x}"
+    return ascii(letter)[1:-1] if unicodedata.category(letter) in _HIDDEN else letter
+
+
+def tell(line: str) -> None:
+    """Prints one line to stderr for a person; names in it may hold what a terminal would obey."""
+    print(f"mnet: {printable(line)}", file=sys.stderr)
 
 
 def _cell(value: object) -> object:
@@ -48,12 +66,12 @@ def _cell(value: object) -> object:
     with contextlib.suppress(ValueError):
         float(text)
         return text  # a number
-    return f"'{text}" if text[:1] in _FORMULA else text
+    return f"'{text}" if text.lstrip("'").startswith(_FORMULA) else text
 
 
 def from_cell(text: str) -> str:
     """Returns the name that `write_csv` wrote into a cell."""
-    return text[1:] if text[:1] == "'" and text[1:2] in _FORMULA else text
+    return text[1:] if text[:1] == "'" and text.lstrip("'").startswith(_FORMULA) else text
 
 
 _FORMULA = ("=", "+", "-", "@")  # what a spreadsheet takes for the start of one

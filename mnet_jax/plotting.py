@@ -4,6 +4,8 @@ import io
 import warnings
 from typing import TYPE_CHECKING
 
+from mnet_jax.files import printable
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -24,7 +26,11 @@ def png(figure: "Figure") -> bytes:
 
 
 def shortened(text: str, longest: int) -> str:
-    """Returns the text, or its beginning and end with an ellipsis between: long names often differ at their ends."""
+    """Returns the text, or its beginning and end with an ellipsis between: long names often differ at their ends.
+
+    Control characters and bytes that are no text are written out.
+    """
+    text = printable(text)
     if len(text) <= longest:
         return text
     tail = longest // 3

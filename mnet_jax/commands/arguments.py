@@ -2,8 +2,9 @@
 
 import argparse
 import dataclasses
-import sys
 from typing import TYPE_CHECKING
+
+from mnet_jax.files import tell
 
 if TYPE_CHECKING:
     import ml_collections
@@ -185,7 +186,7 @@ def open_data(
     judged_by = () if args.folder is None else trained.class_names
     dataset = Dataset.open(data, annotations(config), judged_by)
     if complaint := dataset.complaint():
-        print(f"mnet: {complaint}", file=sys.stderr)
+        tell(complaint)
     _check_classes(dataset.info.class_names, trained.class_names, dataset.info.name)
     info = dataclasses.replace(dataset.info, mean=trained.info.mean, std=trained.info.std)
     return dataclasses.replace(dataset, info=info), config
@@ -200,8 +201,7 @@ def _check_classes(found: tuple[str, ...], known: tuple[str, ...], name: str) ->
         )
     if found != known:
         place, theirs, ours = next((i, a, b) for i, (a, b) in enumerate(zip(found, known, strict=True)) if a != b)
-        print(
-            f"mnet: warning: class {place} is {theirs!r} in {name}, {ours!r} in the checkpoint; "
-            "classes are compared by number",
-            file=sys.stderr,
+        tell(
+            f"warning: class {place} is {theirs!r} in {name}, {ours!r} in the checkpoint; "
+            "classes are compared by number"
         )

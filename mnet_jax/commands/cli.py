@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from mnet_jax import runtime
 from mnet_jax.errors import check_choice
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(out, io.TextIOWrapper):
             out.reconfigure(errors="backslashreplace")  # a file or class name that this terminal cannot show
         with contextlib.redirect_stdout(sys.stderr):
-            code = command.run(args, out)
+            code = command.run(args, _Printable(out))
         out.flush()
     except BrokenPipeError:
         # `| head` has left; what Python still holds for stdout goes nowhere instead of failing again at exit
@@ -76,6 +76,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"mnet: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
     return code
+
+
+class _Printable:
+    """A stream that writes out what a terminal would obey: names come from files and from their contents."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Writes a text to the stream, its lines as `printable` has them."""
+        return self._stream.write("\n".join(map(printable, text.split("\n"))))
+
+    def flush(self) -> None:
+        """Hands on what the stream holds."""
+        self._stream.flush()
 
 
 class _Parser(argparse.ArgumentParser):

@@ -5,13 +5,12 @@ import dataclasses
 import io
 import json
 import pathlib
-import sys
 from typing import TextIO
 
 import numpy as np
 
 from mnet_jax.commands import arguments
-from mnet_jax.files import write_whole
+from mnet_jax.files import tell, write_whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -100,7 +99,7 @@ def embed(args: argparse.Namespace, *, classes: bool) -> Embeddings:
     dataset = Dataset.open(data, {} if unsorted else {"label": Label()})
     listing = dataset.listing
     if complaint := dataset.complaint():
-        print(f"mnet: {complaint}", file=sys.stderr)
+        tell(complaint)
     info = dataclasses.replace(trained.info, num_classes=max(1, trained.info.num_classes))
     task = build_task(config, info)
     extract = Extractor(
@@ -111,7 +110,7 @@ def embed(args: argparse.Namespace, *, classes: bool) -> Embeddings:
         dataset,
         Devices(),
         directory=None,
-        log=lambda line: print(f"mnet: {line}", file=sys.stderr),
+        log=tell,
     )
     values = [extract(split, 1)[:, 0] for split in listing.splits]
     entries = listing.entries(root)

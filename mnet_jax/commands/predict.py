@@ -4,7 +4,6 @@ import argparse
 import glob
 import json
 import pathlib
-import sys
 from collections.abc import Iterator, Sequence
 from typing import TextIO
 
@@ -72,7 +71,7 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
         for place, path in enumerate(part):
             if place in errors:
                 failed = True
-                print(f"mnet: {errors[place]}", file=sys.stderr)
+                files.tell(errors[place])
                 results.append({"image": path, "error": errors[place]})
                 continue
             ours = jax.tree.map(lambda values, place=place: values[place], selected)
@@ -128,21 +127,13 @@ def find_images(arguments: Sequence[str]) -> list[str]:
 
 def _images_below(folder: str) -> list[str]:
     """Returns the files below a folder that are not hidden and begin as an image does, whatever their names."""
-    from mnet_jax.data import formats, layout
+    from mnet_jax.data import formats
 
-    files, others = [], []
-    for path in layout.files_below(folder, folder):
-        try:
-            formats.check_regular(path)
-            with open(path, "rb") as opened:
-                is_image = formats.kind(opened.read(64)) is not None
-        except (OSError, ValueError):
-            is_image = True  # what is wrong with it is told in its turn
-        (files if is_image else others).append(path)
+    images, others = formats.images_below(folder)
     if others:
         more = f" and {len(others) - 3} more" if len(others) > 3 else ""
-        print(f"mnet: {folder}: left out, no images: {', '.join(others[:3])}{more}", file=sys.stderr)
-    return files
+        files.tell(f"{folder}: left out, no images: {', '.join(others[:3])}{more}")
+    return images
 
 
 def _parts(paths: Sequence[str], size: int) -> Iterator[Sequence[str]]:

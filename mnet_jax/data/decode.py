@@ -320,21 +320,18 @@ def planned(chunks: tf.data.Dataset, decoder: Decoder) -> tf.data.Dataset:
 
 
 def load_image(source: str | os.PathLike | bytes) -> np.ndarray:
-    """Returns one image, from a path (also gs://) or its bytes, as the pipeline sees it: upright uint8 [H, W, 3]."""
+    """Returns one image, from a path (also gs://) or its bytes, as the pipeline sees it: upright uint8 [H, W, 3].
+
+    Raises:
+      ValueError: if there is none, or a folder's check would leave it out.
+    """
     name, contents = "these bytes", source
     if not isinstance(source, bytes):
         name = os.fspath(source)
-        formats.check_regular(name)
-        try:
-            contents = tf.io.read_file(name).numpy()
-        except tf.errors.OpError as error:
-            raise ValueError(f"no such image: {name}") from error
-    try:
-        if formats.kind(contents) and not formats.too_large(contents):
-            return decode(tf.constant(contents), croppers.whole).numpy()
-    except (tf.errors.OpError, ValueError):
-        pass  # what is wrong with it is said below
-    raise ValueError(f"cannot read {name}: {formats.fault(contents)}; {formats.READABLE} expected")
+        contents = formats.read(name)
+    if fault := formats.fault(contents):
+        raise ValueError(f"cannot read {name}: {fault}; {formats.READABLE} expected")
+    return decode(tf.constant(contents), croppers.whole).numpy()
 
 
 def eval_crop(

@@ -7,12 +7,13 @@ label that no class has ends either, and so does a file that is missing, damaged
 
 from __future__ import annotations
 
-import sys
+import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mnet_jax import files
 from mnet_jax.data import batch
 from mnet_jax.data.batch import Batch
 
@@ -65,18 +66,24 @@ def guarded(examples: tf.data.Dataset, row: Callable[[dict[str, Any]], dict[str,
 
 def checked(arrays: Iterator[Batch], make: Make, dataset: Dataset, split: str) -> Iterator[Batch]:
     """Yields batches, after an error those that follow with `unreadable`, and refuses labels that no class has."""
-    done, careful = 0, False
+    for found in careful(arrays, make):
+        _check_classes(found, dataset, split)
+        yield found
+
+
+def careful(arrays: Iterator[Batch], make: Make) -> Iterator[Batch]:
+    """Yields batches, after an error those that follow with `unreadable`."""
+    done, again = 0, False
     while True:
         try:
             found = next(arrays)
         except StopIteration:
             return
         except UnreadableError:
-            if careful:  # nothing that decoding is to blame for
+            if again:  # nothing that decoding is to blame for
                 raise
-            careful, arrays = True, make(done, True)
+            again, arrays = True, make(done, True)
             continue
-        _check_classes(found, dataset, split)
         done += 1
         yield found
 
@@ -99,10 +106,9 @@ def replaced(batches: Iterator[Batch], dataset: Dataset, split: str) -> Iterator
                     f"{len(known) - 1} others, more than data.max_unreadable={most}: mend the data set, or allow more"
                 )
             for index in new:
-                print(
-                    f"mnet: warning: {_named(dataset, split, index)} cannot be decoded: another one takes its place "
-                    f"({len(known)} so far, data.max_unreadable={most})",
-                    file=sys.stderr,
+                files.tell(
+                    f"warning: {_named(dataset, split, index)} cannot be decoded: another one takes its place "
+                    f"({len(known)} so far, data.max_unreadable={most})"
                 )
             good = np.flatnonzero(~bad)
             rows = good[np.searchsorted(good, np.arange(len(bad))) % len(good)]  # itself, or the next good one
@@ -110,15 +116,22 @@ def replaced(batches: Iterator[Batch], dataset: Dataset, split: str) -> Iterator
         yield found
 
 
-def refused(batches: Iterator[Batch], dataset: Dataset, split: str) -> Iterator[Batch]:
-    """Yields the batches of an evaluation; ValueError that names the first example that could not be decoded."""
+_COUNTED = "an evaluation counts every image: mend the data set, or name a split without it in data.eval_split"
+
+
+def refused(batches: Iterator[Batch], dataset: Dataset, split: str, what: str = _COUNTED) -> Iterator[Batch]:
+    """Yields the batches of an evaluation; ValueError that names the first example that could not be decoded.
+
+    Args:
+      batches: with `unreadable` where there may be any.
+      dataset: whose examples they are.
+      split: of them.
+      what: why that cannot be, and what to do.
+    """
     for found in batches:
         bad = found.pop("unreadable", None)
         if bad is not None and bad.any():
-            raise ValueError(
-                f"{_named(dataset, split, int(found['index'][bad][0]))} cannot be decoded, and an evaluation counts "
-                "every image: mend the data set, or name a split without it in data.eval_split"
-            )
+            raise ValueError(f"{_named(dataset, split, int(found['index'][bad][0]))} cannot be decoded, and {what}")
         yield found
 
 
@@ -126,6 +139,8 @@ def _named(dataset: Dataset, split: str, index: int) -> str:
     """Returns an example in words: its number, and its file where that is known."""
     opened, names = dataset.open_split(split), dataset.file_names(split)
     where = names[index] if names is not None else opened.place(index) if hasattr(opened, "place") else ""
+    if names is not None and "://" not in where and not os.path.exists(where):
+        where += ", which is gone"
     return f"example {index} of {dataset.info.name} {split!r}" + (f" ({where})" if where else "")
 
 

@@ -48,17 +48,22 @@ def view_batches(
         views += [drawn.one(contents, tf.constant(key), word) for key in keys[len(views) :]]
         return {"image": tf.stack(views), "index": example["index"]}
 
-    places = tf.data.Dataset.from_tensor_slices((np.asarray(indices, np.int64), words))
-    chunks = pipeline.look_up_chunks(dataset.table(split), places, "word")
-    arrays = pipeline.run(
-        in_parallel(chunks.prefetch(2).unbatch(), example).batch(batch_size), faults.explain(dataset, split)
-    )
+    def arrays(done: int, careful: bool) -> Iterator[Batch]:
+        rest = slice(done * batch_size, None)
+        places = tf.data.Dataset.from_tensor_slices((np.asarray(indices[rest], np.int64), words[rest]))
+        chunks = pipeline.look_up_chunks(dataset.table(split), places, "word", careful=careful)
+        make = faults.guarded if careful else in_parallel
+        views = make(chunks.prefetch(2).unbatch(), example)
+        return pipeline.run(views.batch(batch_size), faults.explain(dataset, split))
+
+    what = "its embedding would be missing: mend or remove it, and start a new run"
+    found = faults.refused(faults.careful(arrays(0, False), arrays), dataset, split, what)
     fields = {
         "image": Field((num_views, *config.image_size(data), 3), np.uint8),
         "mask": Field((), np.float32),
         "index": Field((), np.int64, -1),
     }
-    return pipeline.padded(arrays, fields, -(-len(indices) // batch_size), batch_size)
+    return pipeline.padded(found, fields, -(-len(indices) // batch_size), batch_size)
 
 
 def pictures(dataset: Dataset, split: str, indices: Sequence[int]) -> Iterator[np.ndarray]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 import ml_collections
 
@@ -54,7 +54,7 @@ class Folder(Source):
         """Returns the paths of a split's images, and their labels."""
         files = self.files(split)
         labels = tf.constant([file.label for file in files], tf.int64)
-        paths = tf.constant([file.path for file in files])
+        paths = layout.as_tensor(file.path for file in files)
         return records.Table(paths, {name: {"": labels} for name in self._labels}, are_paths=True)
 
     def digests(self, split: str) -> list[str]:
@@ -154,13 +154,12 @@ def scan(root: str, manifest_path: str | None = None, split_from: str | None = N
       ValueError: if there are no images, or fewer than two classes, or a split has classes that "train" has not; if an
         image of the manifest is gone or in another class.
     """
-    images, unusable = inspect(root)
-    fixed = {} if manifest_path is None else manifest.read(manifest_path)
-    known = fixed or ({} if split_from is None else manifest.read(split_from))
+    known = manifest.known(manifest_path, split_from)
+    images, unusable = inspect(root, known)
     images, copies = without_copies(root, images, {digest: entry.class_name for digest, entry in known.items()})
     if manifest_path is not None:
-        newcomers = tuple(image.path for image in images if image.digest not in fixed)
-        images = as_noted(root, manifest_path, images, fixed)
+        newcomers = tuple(image.path for image in images if image.digest not in known)
+        images = as_noted(root, manifest_path, images, known)
     else:
         newcomers = ()
         if split_from is not None and any(image.split for image in images):
@@ -180,7 +179,7 @@ def scan_unsorted(root: str) -> Listing:
     if not layout.listed(root):
         raise ValueError(f"{root} is empty")
     found = layout.files_below(root, root)
-    verdicts = formats.judge(found)
+    verdicts = formats.judge(found, sizes=False)
     images = [
         Candidate(path, "", UNSORTED, v.digest) for path, v in zip(found, verdicts, strict=True) if v.fault is None
     ]
@@ -199,10 +198,15 @@ def has_classes(root: str) -> bool:
     return bool(layout.folders(root))
 
 
-def inspect(root: str, *, for_training: bool = True) -> tuple[list[Candidate], list[LeftOut]]:
+def inspect(
+    root: str, known: Container[str] = (), *, for_training: bool = True
+) -> tuple[list[Candidate], list[LeftOut]]:
     """Returns the images of a folder, and the files that are none or do not belong to a class.
 
-    With `for_training` its folders are those of splits only where "train" is among them.
+    Args:
+      root: the folder.
+      known: digests of images that were found to be good before.
+      for_training: whether its folders are those of splits only where "train" is among them.
     """
     if not tf.io.gfile.isdir(root):
         raise ValueError(f"no such folder: {root} (data.folder)")
@@ -217,16 +221,14 @@ def inspect(root: str, *, for_training: bool = True) -> tuple[list[Candidate], l
     found = [
         (path, name, split) for split, part in parts.items() for name, paths in _classes(part).items() for path in paths
     ]
-    unfit = [LeftOut(path, "control characters in its name") for path, _, _ in found if files.printable(path) != path]
-    found = [file for file in found if files.printable(file[0]) == file[0]]
-    verdicts = formats.judge([path for path, _, _ in found])
+    verdicts = formats.judge([path for path, _, _ in found], known, sizes=False)
     images = [
         Candidate(*file, verdict.digest) for file, verdict in zip(found, verdicts, strict=True) if verdict.fault is None
     ]
     unusable = [
         LeftOut(path, verdict.fault) for (path, _, _), verdict in zip(found, verdicts, strict=True) if verdict.fault
     ]
-    return images, [*unusable, *unfit, *stray, *(LeftOut(path, "not in the folder of a class") for path in homeless)]
+    return images, [*unusable, *stray, *(LeftOut(path, "not in the folder of a class") for path in homeless)]
 
 
 def without_copies(
@@ -340,5 +342,5 @@ def as_noted(
 
 
 def _classes(path: str) -> dict[str, list[str]]:
-    """Returns the paths of the files of each class."""
-    return {name: layout.files_below(path, layout.join(path, name)) for name in layout.folders(path)}
+    """Returns the paths of the files of each class, whose name is that of its folder, as it can be shown."""
+    return {files.printable(name): layout.files_below(path, layout.join(path, name)) for name in layout.folders(path)}

@@ -7,6 +7,8 @@ they would add up to more than half the decoding of a 256 px JPEG.
 """
 
 import dataclasses
+import re
+from collections.abc import Callable
 
 import numpy as np
 
@@ -15,7 +17,10 @@ from mnet_jax.data.tensorflow_setup import graph_function, tf
 MAGIC = b"\xff\xd8\xff"  # what every JPEG begins with
 END = b"\xff\xd9"
 MOST_PIXELS = 2**28  # of a picture: a header may claim 65,500 x 65,500. The largest cameras of phones have 200 million
-_MARK, _SCAN, _APP1, _EXIF = 0xFF, 0xDA, 0xE1, b"Exif\0\0"
+_MARK, _SCAN, _APP1, _DRI, _EXIF = 0xFF, 0xDA, 0xE1, 0xDD, b"Exif\0\0"
+# The first marker behind the data of a scan, in which 0xFF is followed by 0; where an interval of restarts is defined
+# (DRI), their markers lie in the data too.
+_END_OF_SCAN, _END_OF_RESTARTS = re.compile(rb"\xff[^\x00\xff]", re.S), re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.S)
 _FRAMES = (0xC0, 0xC1, 0xC2)  # markers of the pictures that libjpeg reads: baseline, extended, progressive
 
 # --- One file, in Python ---
@@ -24,6 +29,30 @@ _FRAMES = (0xC0, 0xC1, 0xC2)  # markers of the pictures that libjpeg reads: base
 def is_whole(start: bytes, end: bytes) -> bool:
     """Returns whether a file with these first bytes (some 64 KiB) and last two is surely a JPEG, and all of it."""
     return start[:3] == MAGIC and end == END and parse_shape(start) is not None
+
+
+def breaks_off(contents: bytes, decode: Callable[[bytes], np.ndarray]) -> bool:
+    """Returns whether the data of a JPEG end before its last row of blocks, which is grey then; decoders say nothing.
+
+    A picture may well be grey there. Where data lack, more of them at their end would show.
+
+    Args:
+      contents: of the file.
+      decode: gives the picture, uint8 [h, w, 3], or an error.
+    """
+    picture = decode(contents)
+    if (picture[-1] != 128).any():
+        return False
+    at, restarts = 2, False
+    while at + 4 < len(contents) and contents[at + 1] != _SCAN:
+        restarts |= contents[at + 1] == _DRI
+        filling = contents[at + 1] == _MARK
+        at += 1 if filling else 2 + int.from_bytes(contents[at + 2 : at + 4], "big")
+    end = (_END_OF_RESTARTS if restarts else _END_OF_SCAN).search(contents, at + 2)
+    if end is None:
+        return True
+    longer = contents[: end.start()] + bytes(range(1, 255)) * 4 + contents[end.start() :]
+    return not np.array_equal(decode(longer), picture)
 
 
 def parse_shape(start: bytes) -> tuple[int, int] | None:

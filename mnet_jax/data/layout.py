@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO
+
+import numpy as np
 
 from mnet_jax.data.source import HELD_OUT
 from mnet_jax.data.tensorflow_setup import tf
@@ -31,18 +34,22 @@ def files_below(root: str, top: str) -> list[str]:
 
 def _local_files(folder: str, above: tuple[str, ...]) -> Iterator[str]:
     """Yields the files in a folder and below; `above` has the places of it and of the folders on the way to it."""
-    try:
-        with os.scandir(folder) as entries:
-            inside = [entry for entry in entries if not entry.name.startswith(".")]
-    except OSError as error:
-        raise ValueError(f"cannot read the folder {folder}: {error.strerror}") from error
-    for entry in inside:
+    for entry in _entries(folder):
         if not entry.is_dir():
             yield entry.path
         elif not entry.is_symlink():
             yield from _local_files(entry.path, (*above, join(above[-1], entry.name)))
         elif not _leads_back(place := os.path.realpath(entry.path), above):
             yield from _local_files(entry.path, (*above, place))
+
+
+def _entries(folder: str) -> list[os.DirEntry]:
+    """Returns what is in a local folder and not hidden. A name that is not UTF-8 is as Python has it (PEP 383)."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise ValueError(f"cannot read the folder {folder}: {error.strerror}") from error
 
 
 def _leads_back(place: str, above: tuple[str, ...]) -> bool:
@@ -62,17 +69,49 @@ def loose_files(path: str) -> list[str]:
 
 def listed(path: str) -> list[tuple[str, bool]]:
     """Returns (name, whether it is a folder) of what is not hidden, in order."""
-    names = sorted(name.rstrip("/") for name in tf.io.gfile.listdir(path))  # a bucket's folders end with a slash
-    found = [(name, tf.io.gfile.isdir(join(path, name))) for name in names if name and not name.startswith(".")]
     if "://" in path:
-        return found
+        found = sorted(name.rstrip("/") for name in names(path))
+        return [(name, tf.io.gfile.isdir(join(path, name))) for name in found if name and not name.startswith(".")]
     here = (os.path.realpath(path),)
-    return [one for one in found if not (one[1] and _leads_back(os.path.realpath(join(path, one[0])), here))]
+    inside = [(entry.name, entry.is_dir(), entry.is_symlink()) for entry in _entries(path)]
+    return sorted(
+        (name, is_folder)
+        for name, is_folder, is_link in inside
+        if not (is_folder and is_link and _leads_back(os.path.realpath(join(path, name)), here))
+    )
 
 
 def join(*parts: str) -> str:
     """Returns the parts as one path."""
     return os.path.join(*parts)  # not pathlib, which makes one slash of the two in gs://
+
+
+def names(path: str) -> list[str]:
+    """Returns all names in a folder, whatever bytes they are made of; those of a bucket's folders end with a slash."""
+    return tf.io.gfile.listdir(path) if "://" in path else os.listdir(path)
+
+
+def opened(path: str) -> BinaryIO:
+    """Returns a file, local or gs://, open to be read; tensorflow takes no local name that is not UTF-8."""
+    return tf.io.gfile.GFile(path, "rb") if "://" in path else open(path, "rb")
+
+
+def as_tensor(paths: Iterable[str]) -> tf.Tensor:
+    """Returns paths as tensorflow opens them, string [N], whatever bytes their names are made of."""
+    return tf.constant([os.fsencode(path) for path in paths], tf.string)
+
+
+def read_if_there(path: tf.Tensor) -> tf.Tensor:
+    """Returns the contents of a file (path: scalar string), or none of one that cannot be read."""
+
+    def read(path: bytes | np.ndarray) -> bytes:
+        try:
+            with opened(os.fsdecode(path)) as file:
+                return file.read()
+        except (OSError, tf.errors.OpError):
+            return b""
+
+    return tf.ensure_shape(tf.numpy_function(read, [path], tf.string, stateful=False), [])
 
 
 # --- Splits ---

@@ -119,13 +119,12 @@ class Arranger:
           ValueError: if there is no split for training; if an image of the manifest is gone or annotated otherwise.
         """
         candidates = [Candidate(path, contents[path], said[path], file.digest) for path, file in files.items()]
-        fixed = {} if manifest_path is None else manifest.read(manifest_path)
-        known = fixed or ({} if split_from is None else manifest.read(split_from))
+        known = manifest.known(manifest_path, split_from)
         candidates, copies = self.without_copies(candidates)
         newcomers: tuple[str, ...] = ()
         if manifest_path is not None:
-            newcomers = tuple(one.path for one in candidates if one.digest not in fixed)
-            candidates = as_noted(self.root, manifest_path, candidates, fixed, f"have {self.other} now")
+            newcomers = tuple(one.path for one in candidates if one.digest not in known)
+            candidates = as_noted(self.root, manifest_path, candidates, known, f"have {self.other} now")
         else:
             candidates, strays = self._with_splits(files, candidates, known, split_from)
             copies += strays

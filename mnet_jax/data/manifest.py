@@ -62,6 +62,12 @@ def read(path: str) -> dict[str, Entry]:
     return {row[3]: Entry(*map(files.from_cell, row)) for row in rows[1:]}
 
 
+def known(manifest_path: str | None, split_from: str | None) -> dict[str, Entry]:
+    """Returns the entries by digest of the manifest that a run works with, if there is one: these were looked at."""
+    path = manifest_path or split_from
+    return {} if path is None else read(path)
+
+
 def write(path: str, entries: Iterable[Entry]) -> None:
     """Writes a manifest, moved into place as a whole."""
     files.write_csv(path, COLUMNS, [dataclasses.astuple(entry) for entry in entries])

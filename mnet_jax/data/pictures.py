@@ -2,12 +2,13 @@
 
 Transparent pixels are shown over white, as paper, most web pages and most viewers do. What lies under them is whatever
 the program that wrote the file left there. These come here: PNG with transparency or an orientation, WebP that is more
-than one plain picture, GIF, BMP of other than 24 bits, TIFF, AVIF, and HEIC where the package pillow-heif is installed.
-All others (JPEG, other PNG, 24-bit BMP, plain WebP) never leave tensorflow.
+than one plain picture, GIF, BMP of other than 24 bits, TIFF, AVIF, and HEIC, which pi-heif adds to Pillow (or
+pillow-heif, which brings encoders too). All others (JPEG, other PNG, 24-bit BMP, plain WebP) never leave tensorflow.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import io
 import struct
@@ -41,11 +42,16 @@ def kind(start: bytes) -> str | None:
 
 def lacking(kind: str) -> str | None:
     """Returns what to install for a kind of file, None if it can be read."""
-    if kind == "HEIC" and importlib.util.find_spec("pillow_heif") is None:
-        return "pip install pillow-heif"
+    if kind == "HEIC" and _heif_reader() is None:
+        return "pip install pi-heif"
     if kind == "AVIF" and not _reads_avif():
         return "pip install 'pillow>=11.3'"
     return None
+
+
+def _heif_reader() -> str | None:
+    """Returns the name of the module that reads HEIC, None if there is none."""
+    return next((name for name in ("pi_heif", "pillow_heif") if importlib.util.find_spec(name)), None)
 
 
 def _reads_avif() -> bool:
@@ -59,10 +65,8 @@ def read(contents: bytes) -> np.ndarray:
     Raises:
       ValueError: that says why it cannot be read.
     """
-    if kind(contents) == "HEIC" and lacking("HEIC") is None:
-        import pillow_heif
-
-        pillow_heif.register_heif_opener()
+    if kind(contents) == "HEIC" and (reader := _heif_reader()):
+        importlib.import_module(reader).register_heif_opener()
     try:
         with Image.open(io.BytesIO(contents)) as image:
             if image.width * image.height > jpeg.MOST_PIXELS:

@@ -52,7 +52,8 @@ def train_batches(
     split = dataset.info.train_split
 
     def arrays(done: int, careful: bool) -> Iterator[Batch]:
-        chunks = _train_chunks(dataset, batch_size, seed, start_step + done, process_index, process_count)
+        step = start_step + done
+        chunks = _train_chunks(dataset, batch_size, seed, step, process_index, process_count, careful=careful)
         examples = decode.images(chunks, decoder, finish, careful=careful)
         return run(examples.batch(batch_size, drop_remainder=True), faults.explain(dataset, split))
 
@@ -83,7 +84,7 @@ def eval_batches(
             part = opened.part(first, stop)
             chunks = part.chunks(part.read())
         else:
-            chunks = look_up_chunks(opened, tf.data.Dataset.range(first, stop))
+            chunks = look_up_chunks(opened, tf.data.Dataset.range(first, stop), careful=careful)
         examples = decode.images(chunks, decoder, finish, careful=careful)
         return run(examples.batch(batch_size), faults.explain(dataset, split))
 
@@ -126,7 +127,14 @@ def padded(
 
 
 def _train_chunks(
-    dataset: Dataset, batch_size: int, seed: int, start_step: int, process_index: int, process_count: int
+    dataset: Dataset,
+    batch_size: int,
+    seed: int,
+    start_step: int,
+    process_index: int,
+    process_count: int,
+    *,
+    careful: bool = False,
 ) -> tf.data.Dataset:
     """Returns the examples of `train_batches`, still encoded, in chunks; each has its random `key`, int64."""
     from mnet_jax.data import records
@@ -148,7 +156,7 @@ def _train_chunks(
         lambda: order.train_indices(seed, table.num_examples, batch_size, start_step, process_index, process_count),
         output_signature=(vector, vector),
     )
-    return look_up_chunks(table, indices.unbatch(), "key")
+    return look_up_chunks(table, indices.unbatch(), "key", careful=careful)
 
 
 def _stream(part: records.TFRecords, seed: int, first: int, buffer: int) -> tf.data.Dataset:
@@ -178,15 +186,18 @@ def _stream(part: records.TFRecords, seed: int, first: int, buffer: int) -> tf.d
     return tf.data.Dataset.counter(first_epoch).flat_map(graph_function(one_epoch))
 
 
-def look_up_chunks(table: records.RandomAccess, indices: tf.data.Dataset, *names: str) -> tf.data.Dataset:
+def look_up_chunks(
+    table: records.RandomAccess, indices: tf.data.Dataset, *names: str, careful: bool = False
+) -> tf.data.Dataset:
     """Returns chunks of the examples at the places that come one by one.
 
     Args:
       table: the split.
       indices: yields index int64 [], or a tuple of it and more numbers.
       names: what these numbers are called in the chunks.
+      careful: whether a file that cannot be read has no contents, rather than being an error.
     """
-    from mnet_jax.data import records
+    from mnet_jax.data import layout, records
     from mnet_jax.data.tensorflow_setup import graph_function, in_parallel, tf
 
     def gather(index: tf.Tensor, *rest: tf.Tensor) -> Example:
@@ -194,7 +205,8 @@ def look_up_chunks(table: records.RandomAccess, indices: tf.data.Dataset, *names
 
     if isinstance(table, records.Table) and table.are_paths:
         found = indices.batch(records.MOST_AT_ONCE).map(graph_function(gather)).prefetch(2).unbatch()
-        read = in_parallel(found, lambda example: {**example, "contents": tf.io.read_file(example["contents"])})
+        read_file = layout.read_if_there if careful else tf.io.read_file
+        read = in_parallel(found, lambda example: {**example, "contents": read_file(example["contents"])})
         return read.batch(_FILES_AT_ONCE)
     mean_bytes = table.mean_bytes() if isinstance(table, records.Table) else 0
     return indices.batch(records.chunk_size(mean_bytes)).map(graph_function(gather))

@@ -241,7 +241,7 @@ def test_what_is_no_image_is_left_out_and_told_in_one_line(tmp_path):
         f"{photos}: left out 8 files: README.txt (not in the folder of a class), a/empty.jpg (empty), "
         "a/notes.txt (not an image), a/truncated.jpg (damaged JPEG), b/broken.gif (damaged GIF), and 3 more"
     )
-    assert reasons(listing, photos)["b/iphone.heic"] in ("HEIC, which needs pip install pillow-heif", "damaged HEIC")
+    assert reasons(listing, photos)["b/iphone.heic"] in ("HEIC, which needs pip install pi-heif", "damaged HEIC")
     found = files(listing, photos, "train") | files(listing, photos, "validation")
     assert len(found) == 25
     assert set(extra) < set(found)

@@ -16,12 +16,12 @@ from __future__ import annotations
 import collections
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 
 import ml_collections
 import numpy as np
 
-from mnet_jax.data import formats, records
+from mnet_jax.data import formats, layout, manifest, records
 from mnet_jax.data.annotations import Annotation, Boxes
 from mnet_jax.data.boxes import coco, voc, yolo
 from mnet_jax.data.boxes.found import Found, Labelled, Object, Tree
@@ -79,7 +79,7 @@ class BoxFolder(ListedFolder):
             "ignore": ragged(np.int64, (file.ignored for file in files)),
             "area": ragged(np.float32, (file.areas for file in files)),
         }
-        paths = tf.constant([file.path for file in files])
+        paths = layout.as_tensor(file.path for file in files)
         return records.Table(paths, dict.fromkeys(self._names, parts), are_paths=True)
 
 
@@ -96,7 +96,7 @@ def scan(root: str, manifest_path: str | None = None, split_from: str | None = N
         training; if an image of the manifest is gone or has other objects.
     """
     found = read(Tree(root))
-    files, splits, left_out, beyond = _measured(root, found)
+    files, splits, left_out, beyond = _measured(root, found, manifest.known(manifest_path, split_from))
     contents = {path: _summary([found.class_names[number] for number in file.classes]) for path, file in files.items()}
     arranged = Arranger(root, found.kind, "other objects")(files, splits, contents, manifest_path, split_from)
     notes = [found.note] if found.note else []
@@ -132,13 +132,17 @@ def read(tree: Tree) -> Found:
 # --- From labels to objects ---
 
 
-def _measured(root: str, found: Found) -> tuple[dict[str, BoxFile], dict[str, str], list[LeftOut], int]:
+def _measured(
+    root: str, found: Found, known: Container[str]
+) -> tuple[dict[str, BoxFile], dict[str, str], list[LeftOut], int]:
     """Returns the usable images and their splits by path, what is left out, and how many boxes were cut off.
+
+    Images of the digests `known` were found to be good before.
 
     Raises:
       ValueError: if the boxes are no such as the format has.
     """
-    verdicts = formats.judge([os.path.join(root, image.path) for image in found.images])
+    verdicts = formats.judge([os.path.join(root, image.path) for image in found.images], known)
     files, splits, beyond, boxes = {}, {}, 0, 0
     left_out = [LeftOut(os.path.join(root, one.path), one.why) for one in found.left_out]
     numbers = {name: number for number, name in enumerate(found.class_names)}

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from mnet_jax.data.folder import LeftOut
-from mnet_jax.data.layout import files_below, split_of
+from mnet_jax.data.layout import files_below, opened, split_of
 from mnet_jax.data.tensorflow_setup import tf
 
 # By these the files of a folder are taken for images; whether they are is told by their bytes.
@@ -95,12 +95,13 @@ class Tree:
     def read(self, file: str, most: int) -> bytes:
         """Returns the bytes of a file. Raises Fault if it has more than `most`, or cannot be read."""
         try:
-            with tf.io.gfile.GFile(self.path(file), "rb") as opened:
-                if opened.size() > most:
-                    raise Fault(f"has {opened.size() >> 20:,} MiB, at most {most >> 20:,} are read")
-                return opened.read()
-        except tf.errors.OpError as error:
+            with opened(self.path(file)) as label:
+                contents = label.read(most + 1)
+        except (OSError, tf.errors.OpError) as error:
             raise Fault(f"cannot be read: {type(error).__name__}") from error
+        if len(contents) > most:
+            raise Fault(f"is too large: at most {most >> 20:,} MiB are read")
+        return contents
 
     def text(self, file: str, most: int) -> str:
         """Returns a file as text. Raises Fault if it is none."""

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Callable
 
-from mnet_jax.data import catalog
+from mnet_jax.data import catalog, layout
 from mnet_jax.data.imagenet import archives, facts, strands, tree
 from mnet_jax.data.imagenet.strands import Strand
 from mnet_jax.data.imagenet.tar import Bytes, Region
@@ -114,7 +114,7 @@ def _listed(root: str, ending: str) -> dict[str, list[str]]:
     """Returns the files of a folder, or of data/ in it, by the split that their names say."""
     found: dict[str, list[str]] = {"train": [], "validation": []}
     for directory in (root, os.path.join(root, "data")):
-        for name in sorted(tf.io.gfile.listdir(directory)) if tf.io.gfile.isdir(directory) else ():
+        for name in sorted(layout.names(directory)) if tf.io.gfile.isdir(directory) else ():
             if name.endswith(ending) and (split := _SPLITS.search(name)):
                 found["train" if split[1] == "train" else "validation"].append(os.path.join(directory, name))
     return found

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import ml_collections
 import numpy as np
 
-from mnet_jax.data import records
+from mnet_jax.data import layout, records
 from mnet_jax.data.annotations import Annotation
 from mnet_jax.data.imagenet import facts, forms, tree
 from mnet_jax.data.imagenet_names import NAMES
@@ -36,7 +36,7 @@ class UnpackedImageNet(Source):
         classes = self._listing[split]
         numbers = [facts.label(wnid, self._tree.root) for wnid in classes]
         labels = tf.constant(np.repeat(np.array(numbers, np.int64), [len(names) for names in classes.values()]))
-        paths = tf.constant(self.file_names(split))
+        paths = layout.as_tensor(self.file_names(split))
         return records.Table(paths, {name: {"": labels} for name in self._labels}, are_paths=True)
 
     def file_names(self, split: str) -> list[str]:

@@ -11,6 +11,7 @@ import csv
 import dataclasses
 import os
 
+from mnet_jax.data import layout
 from mnet_jax.data.imagenet import facts
 from mnet_jax.data.remembered import Remembered
 from mnet_jax.data.tensorflow_setup import tf
@@ -93,23 +94,23 @@ def find(root: str) -> Tree | None:
     train = f"{root}/train"
     if validation is None or not tf.io.gfile.isdir(train):
         return None
-    names = {name.rstrip("/") for name in tf.io.gfile.listdir(train)}
+    names = {name.rstrip("/") for name in layout.names(train)}
     if not set(facts.WNIDS) <= names and not (names & set(facts.WNIDS) and _some_image(validation)):
         return None
     return Tree(root, train, validation, is_flat=not _some_class(validation))
 
 
 def _some_class(path: str) -> bool:
-    return tf.io.gfile.isdir(path) and any(facts.is_wnid(name.rstrip("/")) for name in tf.io.gfile.listdir(path))
+    return tf.io.gfile.isdir(path) and any(facts.is_wnid(name.rstrip("/")) for name in layout.names(path))
 
 
 def _some_image(path: str) -> bool:
-    return any(facts.is_validation_name(name) for name in tf.io.gfile.listdir(path))
+    return any(facts.is_validation_name(name) for name in layout.names(path))
 
 
 def _class_folders(path: str) -> dict[str, str]:
     """Returns the folder of each class, in ImageNet's order."""
-    names = {name.rstrip("/") for name in tf.io.gfile.listdir(path)}
+    names = {name.rstrip("/") for name in layout.names(path)}
     strangers = sorted(
         name for name in names if name.startswith("n") and name[1:].isdigit() and not facts.is_wnid(name)
     )
@@ -120,7 +121,7 @@ def _class_folders(path: str) -> dict[str, str]:
 
 def _files(path: str) -> list[str]:
     """Returns the names of the images in a folder, in order."""
-    return sorted(name for name in tf.io.gfile.listdir(path) if not name.startswith(".") and not name.endswith("/"))
+    return sorted(name for name in layout.names(path) if not name.startswith(".") and not name.endswith("/"))
 
 
 def _solution(path: str) -> dict[str, str]:

@@ -12,11 +12,11 @@ import collections
 import dataclasses
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 import ml_collections
 
-from mnet_jax.data import formats, records
+from mnet_jax.data import formats, layout, manifest, records
 from mnet_jax.data.annotations import Annotation
 from mnet_jax.data.boxes import coco
 from mnet_jax.data.boxes.found import Fault, Tree
@@ -25,7 +25,6 @@ from mnet_jax.data.listed import AnnotatedListing, Arranger, ListedFile, ListedF
 from mnet_jax.data.masks import classes, pairs
 from mnet_jax.data.masks.maps import Facts, InFile, Known, Maps, Mask, OfObjects, all_facts, encoded
 from mnet_jax.data.pixel_map import VOID, PixelMap
-from mnet_jax.data.tensorflow_setup import tf
 
 BACKGROUND = "background"  # of COCO JSON: class 0, where no object is
 
@@ -92,7 +91,7 @@ class MaskFolder(ListedFolder):
 
     def open_split(self, split: str) -> records.Table:
         """Returns the paths of a split's images, by which the kinds of `annotations` make their maps too."""
-        paths = tf.constant([file.path for file in self.files(split)])
+        paths = layout.as_tensor(file.path for file in self.files(split))
         return records.Table(paths, {name: {"": paths} for name in self._names}, are_paths=True)
 
 
@@ -113,7 +112,7 @@ def scan(root: str, manifest_path: str | None = None, split_from: str | None = N
         training; if an image of the manifest is gone or has another mask.
     """
     found = read(Tree(root))
-    files, left_out = _checked(root, found)
+    files, left_out = _checked(root, found, manifest.known(manifest_path, split_from))
     said = {os.path.join(root, one.image): one.split for one in found.images}
     contents = {path: file.said() for path, file in files.items()}
     arranged = Arranger(root, found.kind, "another mask")(files, said, contents, manifest_path, split_from)
@@ -178,14 +177,14 @@ def read(tree: Tree) -> FoundMasks:
     )
 
 
-def _checked(root: str, found: FoundMasks) -> tuple[dict[str, MaskFile], list[LeftOut]]:
-    """Returns the usable images by path, and what is left out.
+def _checked(root: str, found: FoundMasks, known: Container[str]) -> tuple[dict[str, MaskFile], list[LeftOut]]:
+    """Returns the usable images by path, and what is left out; those of the digests `known` were good before.
 
     Raises:
       ValueError: if no image can be used.
     """
     paths = [os.path.join(root, one.image) for one in found.images]
-    verdicts = formats.judge(paths)
+    verdicts = formats.judge(paths, known)
     usable = [
         None if verdict.fault else (one.mask, verdict.size) for one, verdict in zip(found.images, verdicts, strict=True)
     ]
@@ -194,11 +193,11 @@ def _checked(root: str, found: FoundMasks) -> tuple[dict[str, MaskFile], list[Le
         found.known.keep()
     files: dict[str, MaskFile] = {}
     left_out = [LeftOut(os.path.join(root, one.path), one.why) for one in found.left_out]
-    for path, verdict, one, known in zip(paths, verdicts, found.images, facts, strict=True):
-        if isinstance(known, Facts):
-            files[path] = MaskFile(path, 0, verdict.digest, known.classes, verdict.size, known.digest, one.mask)
+    for path, verdict, one, learnt in zip(paths, verdicts, found.images, facts, strict=True):
+        if isinstance(learnt, Facts):
+            files[path] = MaskFile(path, 0, verdict.digest, learnt.classes, verdict.size, learnt.digest, one.mask)
         else:
-            left_out.append(LeftOut(path, str(known) if isinstance(known, Fault) else verdict.fault))
+            left_out.append(LeftOut(path, str(learnt) if isinstance(learnt, Fault) else verdict.fault))
     times = collections.Counter(paths)
     left_out += [LeftOut(path, "is listed twice: its last entry is used") for path in files if times[path] > 1]
     if not files:

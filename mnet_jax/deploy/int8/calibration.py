@@ -1,11 +1,12 @@
 """The images on which an int8 network's ranges are observed."""
 
 import os
-import pathlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from mnet_jax.files import tell
 
 if TYPE_CHECKING:
     from mnet_jax.trained import Trained
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
 NUM_IMAGES = 256  # as many as are used, unless asked for more; see docs/quantization.md for what fewer cost
 LEAST = 16  # fewer than these say too little of what an activation reaches
 _BATCH = 16
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 
 
 def batches(
@@ -34,20 +34,27 @@ def batches(
 def _of_folder(
     trained: "Trained", image_size: tuple[int, int], folder: str | os.PathLike, num: int
 ) -> Iterator[np.ndarray]:
-    from mnet_jax.data import decode
+    from mnet_jax.data import decode, formats
 
-    root = pathlib.Path(folder).expanduser()
-    if not root.is_dir():
+    root = os.path.expanduser(folder)
+    if not os.path.isdir(root):
         raise ValueError(f"there is no directory {folder} with images to calibrate on")
-    files = sorted(file for file in root.rglob("*") if file.suffix.lower() in _SUFFIXES)
-    if len(files) < LEAST:
-        raise ValueError(f"{folder} has {len(files)} images (JPEG, PNG, ...): to calibrate on, give at least {LEAST}")
+    files, _ = formats.images_below(root)
     files = [files[index] for index in _spread(len(files), num)]
+    verdicts = formats.judge(files, sizes=False)
+    bad = [f"{path} ({one.fault})" for path, one in zip(files, verdicts, strict=True) if one.fault]
+    files = [path for path, one in zip(files, verdicts, strict=True) if not one.fault]
+    more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+    if len(files) < LEAST:
+        without = f" that can be read, without {', '.join(bad[:3])}{more}" if bad else ""
+        raise ValueError(f"{folder} has {len(files)} images{without}: to calibrate on, give at least {LEAST}")
+    if bad:
+        tell(f"{folder}: left out {len(bad)} files: {', '.join(bad[:3])}{more}")
     data = trained.config.data
 
     def read() -> Iterator[np.ndarray]:
         for start in range(0, len(files), _BATCH):
-            images = (decode.load_image(str(file)) for file in files[start : start + _BATCH])
+            images = (decode.load_image(file) for file in files[start : start + _BATCH])
             yield np.stack(
                 [decode.eval_crop(image, image_size, data.eval_crop, data.interpolation)[0] for image in images]
             )
@@ -66,15 +73,18 @@ def _of_training(trained: "Trained", image_size: tuple[int, int], num: int) -> I
     try:
         dataset = Dataset.open(config.data, annotations(config))
     except ValueError as error:
+        # Published weights were trained by somebody else: a set that is not here is nobody's mistake.
+        why = "published weights come without images" if trained.published else str(error)
         raise ValueError(
-            f"to calibrate, give --calibration FOLDER with images like those of training ({error})"
+            f"to calibrate, give --calibration FOLDER with some {num} images like those of training ({why})"
         ) from error
     info = dataset.info
     if info.num_train < LEAST:
         raise ValueError(
             f"{info.name} has {info.num_train} training images: at least {LEAST} are needed to calibrate on"
         )
-    wanted = set(_spread(info.num_train, num))
+    # Of a large set those at its beginning, which TFDS has shuffled.
+    wanted = set(_spread(min(info.num_train, 16 * num), num))
 
     def read() -> Iterator[np.ndarray]:
         place, kept = 0, []
@@ -94,6 +104,5 @@ def _of_training(trained: "Trained", image_size: tuple[int, int], num: int) -> I
 
 
 def _spread(there: int, wanted: int) -> list[int]:
-    """Returns `wanted` places of `there`, evenly apart; of a large set from its beginning, which TFDS has shuffled."""
-    there = min(there, 16 * wanted)
+    """Returns `wanted` places of `there`, evenly apart."""
     return sorted({int(place) for place in np.linspace(0, there - 1, min(wanted, there))})
