@@ -2,12 +2,16 @@
 
 import dataclasses
 import math
+from collections.abc import Iterable
 
 import ml_collections
 
 from mnet_jax import config as configs
 from mnet_jax import schema
 from mnet_jax.data.catalog import DatasetInfo
+from mnet_jax.models import count, plans
+
+_FEW = 8  # values a channel: the mean of fewer says more of themselves than of the images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,3 +99,50 @@ def derive(config: ml_collections.ConfigDict, info: DatasetInfo, num_devices: in
         eval_device_batch=math.ceil(min(config.eval.batch_size, info.num_eval) / num_devices),
         image_size=configs.image_size(config.data),
     )
+
+
+def check_norms(
+    config: ml_collections.ConfigDict,
+    run_plan: RunPlan,
+    plan: plans.ModelPlan,
+    head: Iterable[tuple[plans.LayerPlan, plans.Size]] = (),
+) -> str | None:
+    """Returns a warning where batch norm has few values a channel to learn from, None where it has enough.
+
+    Of one value alone nothing is left: it is its own mean. All images look the same then, and the loss stays where it
+    is.
+
+    Args:
+      config: of the run.
+      run_plan: what it comes to.
+      plan: the backbone.
+      head: layers that the task puts on its maps, and the sizes of these.
+
+    Raises:
+      ValueError: if a layer of the backbone has one value a channel.
+    """
+    if config.model.norm_frozen or not isinstance(plan.norm, plans.BatchNorm):
+        return None
+    images = run_plan.device_batch // run_plan.num_parts
+    images *= run_plan.num_devices if config.model.norm_sync else 1
+    rows, _ = count.summarize(plan, run_plan.image_size, head)
+    places = {row.name: row.output_shape[:-1] for row in rows if row.batch_statistics}
+    name = min(places, key=lambda name: math.prod(places[name]))
+    values = images * math.prod(places[name])
+    if values >= _FEW:
+        return None
+    height, width = run_plan.image_size
+    side = " x ".join(map(str, places[name])) or "one value"
+    said = (
+        f"batch norm in {name!r} has {values} value{'s' * (values > 1)} a channel to normalise by: {side} an image of "
+        f"{height} x {width} pixels, {images} image{'s' * (images > 1)} at a time"
+    )
+    sync = ", --config.model.norm_sync=True" if run_plan.num_devices > 1 and not config.model.norm_sync else ""
+    parts = ", fewer accumulate_steps" if run_plan.num_parts > 1 else ""
+    mend = (
+        f"give a larger --config.train.batch_size or --config.data.image_size{parts}{sync}, or, from trained weights, "
+        "--config.model.norm_frozen=True"
+    )
+    if values == 1 and any(row.name == name and row.kind != "head" for row in rows):
+        raise ValueError(f"{said}. It is its own mean, so the network would see nothing: {mend}")
+    return f"warning: {said}: {mend}"

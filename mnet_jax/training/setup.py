@@ -25,7 +25,7 @@ from mnet_jax.training.evaluation import Evaluator
 from mnet_jax.training.optimizer import make_optimizer, make_schedule
 from mnet_jax.training.parallel import AXIS, Devices, Program, agree
 from mnet_jax.training.reporting.reporter import Reporter
-from mnet_jax.training.run_plan import RunPlan, derive, due
+from mnet_jax.training.run_plan import RunPlan, check_norms, derive, due
 from mnet_jax.training.saved import Saved
 from mnet_jax.training.selection import Patience
 from mnet_jax.training.state import TrainState, Tree, new_state
@@ -162,7 +162,9 @@ def _prepare(config: ml_collections.ConfigDict, workdir: str, lock: Lock) -> Run
     best_by = task.metric(config.checkpoint.best_metric)
     task = task.fitted(lambda field: dataset.values(field, info.train_split))
     learned = learning(config, info, devices.count, task)
-    run_plan = learned.run_plan
+    run_plan, network = learned.run_plan, learned.network
+    if few := check_norms(config, run_plan, network.plan, network.head_layers(run_plan.image_size)):
+        notes.append(few)
 
     # 4. The weights before the first step.
     variables = initial.first_variables(config, learned.network, task, info, source, notes.append)

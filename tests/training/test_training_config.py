@@ -3,6 +3,7 @@
 import ast
 import json
 import pathlib
+import re
 
 import ml_collections
 import pytest
@@ -10,7 +11,9 @@ import pytest
 from mnet_jax import config as configs
 from mnet_jax import schema
 from mnet_jax.data.catalog import DatasetInfo
-from mnet_jax.training.run_plan import derive, due
+from mnet_jax.models.resolve import resolve
+from mnet_jax.models.tables import find_spec
+from mnet_jax.training.run_plan import check_norms, derive, due
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("[!_]*.py") if path.stem != "default")
@@ -181,6 +184,43 @@ def test_batch_must_divide_over_devices_and_parts():
 def test_a_device_takes_no_more_images_at_a_time_than_part_size(least, part_size, num_devices, parts):
     config = a_config(train__batch_size=96, train__accumulate_steps=least, train__part_size=part_size)
     assert derive(config, an_info(), num_devices).num_parts == parts
+
+
+@pytest.mark.parametrize(
+    ("model", "fields", "num_devices", "said"),
+    [
+        ("v2", {"data__image_size": 32}, 1, ValueError),  # 1 x 1 at stride 32
+        ("v2", {"data__image_size": 64}, 1, "has 4 values a channel .* 2 x 2 an image of 64 x 64 pixels, 1 image at"),
+        ("v2", {"data__image_size": 96}, 1, None),
+        ("v2", {"data__image_size": 32, "train__batch_size": 6}, 1, "has 6 values a channel .* 1 x 1 .* 6 images at"),
+        ("v2", {"data__image_size": 32, "train__batch_size": 8}, 1, None),
+        ("v2", {"data__image_size": 32, "train__batch_size": 8}, 8, ValueError),  # one image a device
+        ("v2", {"data__image_size": 32, "train__batch_size": 8, "model__norm_sync": True}, 8, None),
+        ("v2", {"data__image_size": 32, "train__batch_size": 8, "train__accumulate_steps": 8}, 1, ValueError),
+        ("v2", {"data__image_size": 32, "model__norm_frozen": True}, 1, None),
+        ("v2", {"data__image_size": 32, "model__stem_stride": 2}, 1, "has 4 values .* 2 x 2 an image"),
+        (
+            "v4_conv_small",
+            {"data__image_size": 224, "train__batch_size": 2},
+            1,
+            "in 'head' has 2 values .* one value an",
+        ),
+        ("v4_conv_small", {"data__image_size": 224}, 1, ValueError),  # its head has a norm behind the average
+    ],
+)
+def test_batch_norm_needs_more_than_one_value(model, fields, num_devices, said):
+    config = a_config(**{"train__batch_size": 1} | fields)
+    plan = resolve(find_spec(model), width=0.25, stem_stride=config.model.stem_stride)
+    run = derive(config, an_info(), num_devices)
+    if said is ValueError:
+        with pytest.raises(
+            ValueError, match=r"has 1 value a channel .* see nothing: give a larger --config.train.batch"
+        ):
+            check_norms(config, run, plan)
+    elif said is None:
+        assert check_norms(config, run, plan) is None
+    else:
+        assert re.search(said, check_norms(config, run, plan))
 
 
 def test_warmup_longer_than_the_run():
