@@ -51,7 +51,7 @@ def photos(real_data):
 
 @pytest.fixture(scope="module")
 def place(photos, real_data, tmp_path_factory):
-    """A directory with 120 pictures: an ant, a bee, or both side by side; and 20 of none: what is left when cut off."""
+    """A directory with 120 pictures: an ant, a bee, or both side by side; and 20 of neither: patches of colours."""
     place = tmp_path_factory.mktemp("labels")
     (place / "photos" / "all").mkdir(parents=True)
     ants, bees = (sorted(photos.glob(f"*/{name}/*.jpg")) for name in NAMES)
@@ -61,7 +61,8 @@ def place(photos, real_data, tmp_path_factory):
             i % 6
         ]
         there = there if i < 120 else ()
-        sheet = Image.new("RGB", (96 * max(1, len(there)), 96), (90, 120 + i, 60))
+        patches = np.random.default_rng(i).integers(0, 256, (4, 4, 3), np.uint8)
+        sheet = Image.fromarray(patches).resize((96 * max(1, len(there)), 96))
         for left, file in enumerate(there):
             with Image.open(file) as image:
                 sheet.paste(image.convert("RGB").resize((96, 96)), (96 * left, 0))
@@ -75,7 +76,6 @@ def place(photos, real_data, tmp_path_factory):
 
 
 COMMAND = (ROOT / "train.py", "--config=labels.py", "--config.init.weights=weights.h5")
-MNET = ("-m", "mnet_jax.commands.cli")
 
 
 @pytest.fixture(scope="module")
@@ -90,11 +90,24 @@ def table(path):
         return list(csv.DictReader(file))
 
 
-def test_its_files_say_what_scikit_learn_says(place, whole):
+@pytest.fixture
+def command(place, mnet, monkeypatch):
+    """`mnet` in the directory, what it wrote as JSON."""
+    monkeypatch.chdir(place)
+
+    def called(*arguments):
+        code, out, err = mnet(*arguments, "--json")
+        assert code == 0, err
+        return json.loads(out)
+
+    return called
+
+
+def test_its_files_say_what_scikit_learn_says(command, whole):
     last = [row for row in read_rows(whole / "metrics.jsonl") if row["kind"] == "eval"][-1]
     assert last["map"] > 0.7
-    said = run(place, *MNET, "predict", "--checkpoint", whole, "--step", "best", "photos", "--json").stdout
-    told = {row["image"].rsplit("/", 1)[1]: row for row in json.loads(said)["images"]}
+    said = command("predict", "--checkpoint", whole, "--step", "best", "photos/all")["images"]
+    told = {row["image"].rsplit("/", 1)[1]: row for row in said}
     held_out = [row for row in table(whole / "photos.csv") if row["split"] == "validation"]
     truth = np.array([[name in row["class"].split(";") for name in NAMES] for row in held_out])
     scores = np.zeros(truth.shape)
@@ -127,18 +140,17 @@ def test_resumed_is_bit_for_bit_the_same(place, whole):
     assert [name for name in left if left[name].tobytes() != right[name].tobytes()] == []
 
 
-def test_a_folder_is_judged_with_the_thresholds_of_the_run_and_files_give_the_same(place, whole):
-    found = json.loads(run(place, *MNET, "evaluate", "--checkpoint", whole, "--json").stdout)
+def test_a_folder_is_judged_with_the_thresholds_of_the_run_and_files_give_the_same(command, whole):
+    found = command("evaluate", "--checkpoint", whole)
     last = [row for row in read_rows(whole / "metrics.jsonl") if row["kind"] == "eval"][-1]
     for name in ("map", "f1_micro", "f1_macro", "loss", "threshold_ants"):
         assert found[name] == pytest.approx(last[name], rel=1e-4)
-    judged = json.loads(run(place, *MNET, "evaluate", "--checkpoint", whole, "--folder", "photos", "--json").stdout)
+    judged = command("evaluate", "--checkpoint", whole, "--folder", "photos")
     assert judged["num_images"] == 140
     assert judged["threshold_bees"] == last["threshold_bees"]
     for format in ("tflite", "onnx"):
-        run(place, *MNET, "export", "--checkpoint", whole, "--format", format, "--out", f"model.{format}")
-        command = ("verify-export", f"model.{format}", "--checkpoint", whole, "--folder", "photos", "--json")
-        result = json.loads(run(place, *MNET, *command).stdout)
+        command("export", "--checkpoint", whole, "--format", format, "--out", f"model.{format}")
+        result = command("verify-export", f"model.{format}", "--checkpoint", whole, "--folder", "photos")
         assert result["num_images"] == 140
         assert result["agreement"] == 1.0
         assert result["max_error"] < 1e-5
