@@ -263,6 +263,15 @@ def test_groups_on_tpu_follow_channels_and_images(images, channels, group):
     assert f"feature_group_count = {channels // group} " in lowered("tpu", images, channels)
 
 
+@pytest.mark.parametrize(("dilation", "groups"), [(1, 320), (2, 40)])
+def test_on_tpu_the_gradient_of_a_dilated_input_is_grouped_whatever_the_channels(dilation, groups):
+    like, pad = jax.ShapeDtypeStruct((128, 6, 5, 320), jnp.float32), ((dilation, dilation),) * 2
+    kernel = jnp.ones((3, 3, 1, 320))
+    back = jax.jit(lambda x, dy: jax.vjp(lambda x: depthwise_conv(x, kernel, 1, pad, dilation), x)[1](dy))
+    text = back.trace(like, like).lower(lowering_platforms=("tpu",)).as_text()
+    assert f"feature_group_count = {groups} " in text
+
+
 @pytest.mark.parametrize(
     ("x", "kernel", "stride", "dtype", "message"),
     [

@@ -14,7 +14,8 @@ GROUP = 8
 # Channels that fill whole registers: there the plain form is up to twice as quick (all of v1 from its third block on).
 LANES = 128
 # With so many channels the plain input gradient is up to twice as quick, though alone it is not: in a network XLA makes
-# one loop of it and the gradient of the norm and activation before, which suits the grouped form badly.
+# one loop of it and the gradient of the norm and activation before, which suits the grouped form badly. Not so where it
+# is dilated (v3_large's last blocks at 512 px and output stride 16: 107.3 M cycles grouped, 112.6 plain).
 MANY = 256
 # A batch that does not fill the registers' lanes is laid out differently: groups pay only up to here (stem and three
 # blocks of v3_large with 64 images: 14.4 instead of 17.5 M cycles), and not at all with few images (stem and four
@@ -31,7 +32,7 @@ def input_gradient(
     dy: jax.Array, kernel: jax.Array, stride: int, padding: Padding, image: tuple[int, int], dilation: int = 1
 ) -> jax.Array:
     many = dy.shape[3] >= MANY
-    group = 1 if many and stride == 1 else _group(dy)
+    group = 1 if many and stride == dilation == 1 else _group(dy)
     dx = depthwise_gpu.input_gradient(dy, kernel, stride, padding, image, dilation, group)
     # The barrier keeps the two apart: block_12 of v3_large needs 1.03 M instead of 1.31 M cycles so.
     return lax.optimization_barrier(dx) if many and group > 1 else dx
