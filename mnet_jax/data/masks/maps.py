@@ -183,7 +183,7 @@ class Maps:
 
     def __call__(self, path: bytes) -> bytes:
         """Returns the map of an image as a greyscale PNG. Raises ValueError if it can no longer be made."""
-        name = path.decode()
+        name = os.fsdecode(path)
         found = self._made.get(name)
         if found is None:
             try:
