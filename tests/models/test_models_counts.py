@@ -63,7 +63,11 @@ def test_plan_counts_at_the_widths_of_libraries(name, rule):
             assert (width, totals.params, totals.batch_statistics) == (width, params, batch_statistics)
 
 
-@pytest.mark.parametrize("network", NETWORKS, ids=lambda network: "-".join(map(str, network[:3])))
+@pytest.mark.parametrize(
+    "network",
+    [pytest.param(network, marks=pytest.mark.long if network[0] == "v5_300m" else ()) for network in NETWORKS],
+    ids=["-".join(map(str, network[:3])) for network in NETWORKS],
+)
 def test_flax_variables_are_those_of_the_plan(network):
     """The real init, traced without running: same paths, shapes and float32 as the plan's list; exact golden counts."""
     name, width, rule, params, batch_statistics = network
@@ -78,4 +82,4 @@ def test_flax_variables_are_those_of_the_plan(network):
     count = {
         collection: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes[collection])) for collection in shapes
     }
-    assert count == {"params": params, "batch_stats": batch_statistics}
+    assert {"batch_stats": 0} | count == {"params": params, "batch_stats": batch_statistics}

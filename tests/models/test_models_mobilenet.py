@@ -47,7 +47,9 @@ def outputs(model, height, width):
 # --- Shapes ---
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long if name == "v5_300m" else ()) for name in list_models()]
+)
 def test_logits_and_features_at_any_size(name):
     model = create_model(name, num_classes=7, width=0.5)
     sizes = [(224, 224), (33, 47)]
@@ -202,7 +204,7 @@ def plain_conv(x, kernel, stride, padding, dilation=1):
 @pytest.mark.parametrize(
     "name",
     [
-        name
+        pytest.param(name, marks=pytest.mark.long if name == "v5_base" else ())
         for name in list_models()
         if name not in VARIANTS or name in ("v3_rw", "v4_conv_blur_medium", "edgetpu_v2_xs", "v5_base")
     ],
