@@ -16,6 +16,8 @@ import pathlib
 import signal
 import sys
 import threading
+import types
+from collections.abc import Callable
 
 # KiB of the core's own memory that one operation may use: 16 MiB is the compiler's own choice on v5e. v3_large's step
 # there needs 3 % fewer estimated cycles with 28; with 32 and more the gain is lost again (docs/tpu.md). v4 ignores it.
@@ -62,6 +64,17 @@ def cache_compilations() -> None:
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(pathlib.Path.home() / ".cache" / "mnet_jax" / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    _keep_in_every_process()
+
+
+def _keep_in_every_process() -> None:
+    """Lets each process of a run write its programs; jax has the first one alone do so, whose disk others lack."""
+    from jax._src import compiler
+
+    first = types.SimpleNamespace(global_state=types.SimpleNamespace(process_id=0))
+    write = getattr(compiler, "_cache_write", None)
+    if write is not None:
+        compiler._cache_write = types.FunctionType(write.__code__, {**vars(compiler), "distributed": first})
 
 
 def num_cores() -> int:
@@ -143,6 +156,7 @@ class StopSignal:
         """Changes nothing yet: enter it in the main thread."""
         self.asked = False  # to stop
         self.stopped = False  # the work was ended for it, unfinished
+        self.on_leave: Callable[[str], object] | None = None  # told why, before the process leaves
         self._unsaved = False
         self._lock = threading.RLock()
         self._inside = False
@@ -200,4 +214,6 @@ class StopSignal:
 
     def _leave(self, why: str) -> None:
         os.write(2, f"Asked to stop: {why}. The same command goes on from the last checkpoint.\n".encode())
+        if self.on_leave is not None:
+            self.on_leave(f"it was asked to stop; {why}")
         os._exit(STOPPED)

@@ -32,7 +32,8 @@ ARROWS = {  # room -> other rooms, or single files of them, that it may use
     "trained": ("models", "tasks", "data.annotations", "data.catalog"),
     "pretrained": ("models", "trained", "data.catalog"),
     "deploy": ("models", "tasks", "trained", "data"),
-    "training": ("data", "models", "tasks", "trained", "pretrained"),
+    "pod": (),
+    "training": ("pod", "data", "models", "tasks", "trained", "pretrained"),
     "measuring": ("models", "pretrained.accuracies", "training.parallel"),
     "commands": ("data", "models", "augment", "tasks", "trained", "pretrained", "deploy", "training", "measuring"),
 }

@@ -145,10 +145,6 @@ class Checkpoints:
         found = newest if newest is not None and newest.step == step else saved.read(directory)
         return saved.fitted(found.arrays, like, directory)
 
-    def reached_preemption(self, step: int) -> bool:
-        """Whether the machines of this run of several processes are about to be taken; the same answer on all."""
-        return self._manager.reached_preemption(step)
-
     def check(self) -> None:
         """Raises the OSError of a save that has failed meanwhile; costs nothing."""
         if self._saving is not None and self._saving.done():

@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import ml_collections
 
@@ -12,6 +12,7 @@ from mnet_jax.errors import did_you_mean
 from mnet_jax.files import printable
 
 USAGE = """Usage: python train.py [--config FILE] [--workdir DIR] [--config.FIELD=VALUE ...] [--traceback]
+                       [--coordinator HOST:PORT --num_processes N --process_id I]
        mnet train      [the same]
 
   --config FILE          the run: a file of yours, or the name of one in configs/ such as v3_large
@@ -20,8 +21,12 @@ USAGE = """Usage: python train.py [--config FILE] [--workdir DIR] [--config.FIEL
                          again resumes it
   --config.FIELD=VALUE   override a field; mnet_jax/schema.py explains them all. None is written as None
   --traceback            show where an error came from, not only what it is
+  --coordinator HOST:PORT, --num_processes N, --process_id I
+                         one of N processes of a run: where the first one listens, and which this is, from 0. Not needed
+                         on TPU VMs, under Slurm and Open MPI; docs/reliability.md has Kubernetes
 
-Exit codes: 0 trained; 75 asked to stop (SIGTERM), saved, to be started again; 2 an error, told in one line; 130 Ctrl-C.
+Exit codes: 0 trained; 75 to be started again: asked to stop (SIGTERM) and saved, or another process of the run is gone;
+2 an error, told in one line; 130 Ctrl-C.
 
 Examples:
   python train.py
@@ -31,7 +36,8 @@ Examples:
 DEFAULT = "digits"
 _LIBRARIES = ("tensorflow", "jaxlib", "jax", "orbax", "etils", "tensorstore", "google")  # whose errors are one line too
 _MOST_TEXT = 300  # letters of such an error
-_OPTIONS = ("config", "workdir", "traceback", "help")
+_PLACE = ("coordinator", "num_processes", "process_id")
+_OPTIONS = ("config", "workdir", *_PLACE, "traceback", "help")
 
 
 def main(argv: Sequence[str] | None = None, name: str = "train.py") -> int:
@@ -45,52 +51,55 @@ def main(argv: Sequence[str] | None = None, name: str = "train.py") -> int:
         return 0
     traceback = "--traceback" in argv
     try:
-        run, workdir = parse([arg for arg in argv if arg != "--traceback"])
+        run, workdir, place = parse([arg for arg in argv if arg != "--traceback"])
     except (ValueError, OSError, SyntaxError, ImportError) as error:
         if traceback:
             raise
-        return _fail(name, error)
+        print(f"{name}: {_line(error)}", file=sys.stderr)
+        return 2
     with runtime.StopSignal() as signal:
         try:
-            _train(run, workdir, signal)
-        except (ValueError, FloatingPointError, OSError) as error:
-            if traceback:
+            _train(run, workdir, place, signal, name, lambda error: _explain(error, traceback))
+        except BaseException as error:
+            explained = _explain(error, traceback)
+            if explained is None:
                 raise
-            return _fail(name, error)
-        except KeyboardInterrupt:
-            print(f"{name}: stopped; the same command goes on from the last checkpoint", file=sys.stderr)
-            return 130
-        except Exception as error:
-            if traceback or type(error).__module__.partition(".")[0] not in _LIBRARIES:
-                raise
-            return _fail(name, error, " (--traceback shows where)")
+            print(f"{name}: {explained[0]}", file=sys.stderr)
+            return explained[1]
         if signal.stopped:  # at once: a program that is still being compiled would be waited for
             sys.stdout.flush()
             os._exit(runtime.STOPPED)
     return 0
 
 
-def _train(run: ml_collections.ConfigDict, workdir: str, signal: runtime.StopSignal) -> None:
+def _train(
+    run: ml_collections.ConfigDict,
+    workdir: str,
+    place: dict[str, str | None],
+    signal: runtime.StopSignal,
+    name: str,
+    explain: Callable[[BaseException], tuple[str, int] | None],
+) -> None:
     runtime.keep_memory()
     from absl import logging
 
-    from mnet_jax.training import parallel  # jax is slow to import: only once the flags are right
+    from mnet_jax.pod import members  # jax is slow to import: only once the flags are right
 
     logging.set_verbosity(logging.WARNING)
-    parallel.join_pod()
-    runtime.cache_compilations()
-    from mnet_jax.training import loop
+    with members.joining(place, signal, name, explain):
+        runtime.cache_compilations()
+        from mnet_jax.training import loop
 
-    loop.train(run, workdir, signal)
+        loop.train(run, workdir, signal)
 
 
-def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, str]:
-    """Returns the config with its overrides applied, and the run's directory.
+def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, str, dict[str, str | None]]:
+    """Returns the config with its overrides applied, the run's directory, and which of its processes this is.
 
     Raises:
       ValueError, and what reading a Python file can raise: one for each way to mistype.
     """
-    given, overrides, rest = {"config": DEFAULT, "workdir": None}, [], list(argv)
+    given, overrides, rest = {"config": DEFAULT, "workdir": None, **dict.fromkeys(_PLACE)}, [], list(argv)
     while rest:
         arg = rest.pop(0)
         match = re.fullmatch(r"--?([A-Za-z_]+)(?:=(.*))?", arg, flags=re.DOTALL)
@@ -110,12 +119,24 @@ def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, str]:
         if not arg.startswith("-"):
             raise ValueError(f"unexpected argument {arg!r}: every option starts with --; see python train.py --help")
     name = os.path.basename(given["config"]).removesuffix(".py")
-    return config.load(given["config"], overrides), given["workdir"] or os.path.join("runs", name)
+    workdir = given["workdir"] or os.path.join("runs", name)
+    return config.load(given["config"], overrides), workdir, {flag: given[flag] for flag in _PLACE}
 
 
-def _fail(name: str, error: Exception, hint: str = "") -> int:
+def _explain(error: BaseException, traceback: bool) -> tuple[str, int] | None:
+    """Returns the line that says what went wrong and the exit code; None where the traceback is to be shown."""
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped; the same command goes on from the last checkpoint", 130
+    if traceback or not isinstance(error, Exception):
+        return None
+    if isinstance(error, ValueError | FloatingPointError | OSError):
+        return _line(error), 2
+    if type(error).__module__.partition(".")[0] in _LIBRARIES:
+        return _line(error, " (--traceback shows where)"), 2
+    return None
+
+
+def _line(error: Exception, hint: str = "") -> str:
     text = re.sub(r"\\n|\s+", " ", str(error).strip("'\""))
     text = text if not hint or len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}..."
-    text = printable(text)
-    print(f"{name}: {text or type(error).__name__}{hint}", file=sys.stderr)
-    return 2
+    return f"{printable(text) or type(error).__name__}{hint}"

@@ -92,7 +92,8 @@ class Evaluator:
           ValueError: if the number of images counted is not that of the split.
         """
         devices = self._devices
-        while self._program is not None and not self._program.wait(0.1):
+        alone = devices.process_count == 1  # several ask at the same places, and wait for each other's compiler
+        while self._program is not None and not self._program.wait(0.1 if alone else None):
             if stop():
                 return None
         batches = self._source.evaluation(

@@ -2,15 +2,16 @@
 
 import contextlib
 import time
+from collections.abc import Callable
 
 import jax
 import ml_collections
 import numpy as np
 
 from mnet_jax import tasks
+from mnet_jax.pod import members
 from mnet_jax.runtime import StopSignal
 from mnet_jax.training import evaluation, setup
-from mnet_jax.training.checkpoint import Checkpoints
 from mnet_jax.training.parallel import fetch, memory_errors
 from mnet_jax.training.reporting.reporter import Watch
 from mnet_jax.training.run_plan import due
@@ -43,9 +44,10 @@ def train(config: ml_collections.ConfigDict, workdir: str, signal: StopSignal | 
         contextlib.closing(checkpoints),
         reporter,
         Watch(reporter.info) as watch,
+        members.leaving(),
         memory_errors(run_plan),  # what a step raises may come up steps later, wherever its results are waited for
     ):
-        preemption = Preemption(signal, checkpoints, run.devices.process_count)
+        asked = _asked(signal, run.devices.process_count)
         for line in (_headline(run), *run.notes):
             reporter.info(line)
         if run.first_step:
@@ -56,10 +58,11 @@ def train(config: ml_collections.ConfigDict, workdir: str, signal: StopSignal | 
 
         def leaves_evaluation() -> bool:
             watch.waits_for(f"the next batch of the evaluation after step {step}")
-            return preemption.asked()
+            return asked()
 
         if started.to_evaluate:
-            metrics = started.evaluator(state.variables(ema=True), leaves_evaluation)
+            # nothing is unsaved: who is asked to stop here leaves at once
+            metrics = started.evaluator(state.variables(ema=True), lambda: leaves_evaluation() and False)
             reporter.evaluation(step, metrics)
             patience.add(metrics)
             checkpoints.add_metrics(step, metrics)
@@ -74,10 +77,10 @@ def train(config: ml_collections.ConfigDict, workdir: str, signal: StopSignal | 
             )
         )
         for step in range(run.first_step + 1, run_plan.total_steps + 1) if not finished else ():
-            asked = time.perf_counter()
+            before = time.perf_counter()
             watch.waits_for(f"the batch of step {step}")
             batch = next(batches)
-            wait = time.perf_counter() - asked
+            wait = time.perf_counter() - before
             watch.waits_for(f"step {step}")
             started.program.wait()
             state, step_metrics = started.train_step(state, batch)
@@ -85,7 +88,7 @@ def train(config: ml_collections.ConfigDict, workdir: str, signal: StopSignal | 
             window.add(step, step_metrics, wait)
             reporter.advance(step)
             checkpoints.check()
-            stop = preemption.reached(step)
+            stop = asked()
             evaluate = due(step, run_plan.eval_steps, run_plan.total_steps) and not stop
             save = evaluate or stop or due(step, run_plan.checkpoint_steps, run_plan.total_steps)
             if save or due(step, run_plan.log_steps, run_plan.total_steps):
@@ -124,20 +127,14 @@ def train(config: ml_collections.ConfigDict, workdir: str, signal: StopSignal | 
     return metrics
 
 
-class Preemption:
-    """Whether this run was asked to stop (SIGTERM); processes of one run agree on the step."""
+def _asked(signal: StopSignal, process_count: int) -> Callable[[], bool]:
+    """Returns what says, between two steps or two batches, whether this run was asked to stop (SIGTERM).
 
-    def __init__(self, signal: StopSignal, checkpoints: Checkpoints, process_count: int):
-        self._signal, self._checkpoints, self._single = signal, checkpoints, process_count == 1
-
-    def asked(self) -> bool:
-        """Returns whether this process was asked to, where it is the only one: to be looked at between two steps."""
-        return self._single and self._signal.asked
-
-    def reached(self, step: int) -> bool:
-        """Returns whether to save and leave after `step`."""
-        # with several processes jax's own handler, in place of the signal's, tells all of them
-        return self.asked() if self._single else self._checkpoints.reached_preemption(step)
+    Several processes agree on the place; those that were joined by other means than `members.joining` are not told.
+    """
+    if members.joined() is not None:
+        return members.joined().stops
+    return lambda: signal.asked and process_count == 1
 
 
 class Window:

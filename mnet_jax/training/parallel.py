@@ -8,8 +8,6 @@ import collections
 import concurrent.futures
 import contextlib
 import itertools
-import os
-import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -17,31 +15,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from mnet_jax.pod import members
 from mnet_jax.runtime import settle_libtpu
 from mnet_jax.training.run_plan import RunPlan, fewest_parts
 
 AXIS = "batch"  # the name by which a step calls the devices
-
-
-def join_pod() -> None:
-    """Joins the other processes of a run, if there are any: call before anything else touches jax.
-
-    Recognised: a Cloud TPU VM (one host or a whole slice), SLURM or Open MPI tasks, and the variables
-    JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID. Elsewhere the run has one process.
-    """
-    settle_libtpu()
-    env = os.environ
-    if "JAX_COORDINATOR_ADDRESS" in env and "JAX_NUM_PROCESSES" in env:
-        jax.distributed.initialize(
-            env["JAX_COORDINATOR_ADDRESS"], int(env["JAX_NUM_PROCESSES"]), int(env["JAX_PROCESS_ID"])
-        )
-    elif _on_tpu_vm() or int(env.get("SLURM_NTASKS", "1")) > 1 or int(env.get("OMPI_COMM_WORLD_SIZE", "1")) > 1:
-        jax.distributed.initialize()
-
-
-def _on_tpu_vm() -> bool:
-    wants_tpu = os.environ.get("JAX_PLATFORMS", "tpu").startswith("tpu")
-    return wants_tpu and any(pathlib.Path(device).exists() for device in ("/dev/accel0", "/dev/vfio/0"))
 
 
 @contextlib.contextmanager
@@ -86,7 +64,11 @@ class Program:
         self._future = future
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Returns whether it is there, within so many seconds; raises what the compiler raised."""
+        """Returns whether it is there, within so many seconds; raises what the compiler raised.
+
+        With several processes it is there once all of them have it: what they begin together must not keep one waiting
+        for another's compiler (gloo, by which CPUs talk, gives up after 30 s).
+        """
         if self._future is not None:
             try:
                 self._future.result(seconds)
@@ -95,6 +77,8 @@ class Program:
                     return False
                 raise
             self._future = None
+            if members.joined() is not None:
+                members.joined().meet()
         return True
 
 
@@ -139,8 +123,7 @@ class Devices:
     def compile_ahead(self, step: Callable, tree: Any, batch: dict[str, jax.ShapeDtypeStruct]) -> "Program":
         """Starts to compile `step`, as `pmap` made it, in a thread; its first call then finds the program.
 
-        One at a time, in the order of these calls. With several processes nothing happens ahead: there jax lowers a
-        program from arrays alone, and a donated state would be copied for it.
+        One at a time, in the order of these calls.
 
         Args:
           step: what `pmap` returned.
@@ -150,8 +133,10 @@ class Devices:
         Returns:
           The program to be: wait for it before the first call of `step`.
         """
-        if self.process_count > 1:
-            return Program(None)
+        if self.process_count > 1:  # there jax lowers a program from arrays alone, and copies what is donated
+            zeros = {name: np.zeros(x.shape, x.dtype) for name, x in batch.items()}
+            lowered = step.lower(tree, jax.device_put(zeros, self._split))
+            return Program(self._compiler.submit(lowered.compile))
         held = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding, weak_type=x.weak_type), tree
         )
@@ -212,9 +197,11 @@ def memory_advice(excess: float, device_batch: int, devices: int, parts: int) ->
 
 def agree(number: int) -> int:
     """Returns the number that the first process of a run gives; call it in all of them, before anything is trained."""
+    if members.joined() is not None:
+        return members.joined().agree(number)
     if jax.process_count() == 1:
         return number
-    from jax.experimental import multihost_utils
+    from jax.experimental import multihost_utils  # joined by the caller
 
     return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
 
