@@ -116,10 +116,14 @@ class Lock:
         """Takes the directory, unless this lock has it already.
 
         Raises:
-          ValueError: if another process has it; says which.
+          ValueError: if another process has it, says which; or if nothing can be written there.
         """
         while self._path is not None and self._file is None:
-            file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+            except OSError as error:
+                what = "is a file" if self._path.parent.is_file() else f"cannot be written to: {error.strerror}"
+                raise ValueError(f"{self._path.parent} {what}: give another --workdir") from error
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:

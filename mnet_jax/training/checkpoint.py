@@ -237,18 +237,25 @@ def load(path: str, *, ema: bool = True, step: int | str | None = None) -> Train
       ValueError: if there is no such checkpoint; says which ones there are.
     """
     for attempt in range(_ATTEMPTS):
-        directory = _find(path, step)
+        directory = None
         try:
+            directory = _find(path, step)
             return _trained(saved.read(directory), ema, directory)
         except DamagedError as error:
-            if directory.exists() or attempt == _ATTEMPTS - 1:
-                others = [str(other) for other in _steps(directory.parent) if str(other) != directory.name]
-                there = (
-                    f": type --step with another one ({', '.join(others)})" if others else ", and it is the only one"
-                )
-                raise ValueError(f"{error}{there}") from error
+            if attempt == _ATTEMPTS - 1 and directory is None:
+                raise
+            if attempt == _ATTEMPTS - 1 or (directory is not None and directory.exists()):
+                raise ValueError(f"{error}{_other_steps(directory)}") from error
             # otherwise the run that goes on there has deleted it meanwhile, and there is a newer one
     raise AssertionError
+
+
+def _other_steps(directory: epath.Path) -> str:
+    """Returns what to type in place of a damaged checkpoint."""
+    others = [str(step) for step in _steps(directory.parent) if str(step) != directory.name]
+    if not others:
+        return ", and it is the only one"
+    return f": type --step with another one ({', '.join(others)}), or give {directory.parent / others[-1]}"
 
 
 def _trained(found: Saved, ema: bool, directory: epath.Path) -> Trained:

@@ -204,11 +204,11 @@ def _whole(directory: epath.Path, handler: Callable[..., Any]) -> Any:
     alone = ocp.options.MultiprocessingOptions(
         primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"read_{here}"
     )
+    _hush_event_loop()
     try:
         with ocp.Checkpointer(handler(multiprocessing_options=alone), multiprocessing_options=alone) as checkpointer:
             return checkpointer.restore(directory)
     except Exception as error:  # a damaged file can lead to any
-        _hush_event_loop()
         lasting = isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError)
         if (isinstance(error, OSError) and not lasting) or re.search(_PASSING, str(error)):
             raise OSError(f"{directory} cannot be read: {reason(error)}") from error
@@ -219,13 +219,20 @@ def _whole(directory: epath.Path, handler: Callable[..., Any]) -> Any:
 @functools.cache
 def _hush_event_loop() -> None:
     """Drops what tensorstore's threads print of reads that are still under way when one of them has failed."""
-    usual = sys.excepthook
+    usual, usual_unraised = sys.excepthook, sys.unraisablehook
+
+    def is_late(error: BaseException | None) -> bool:
+        return type(error) is RuntimeError and str(error) == "Event loop is closed"
 
     def hook(kind: type, error: BaseException, trace: TracebackType | None) -> None:
-        if not (kind is RuntimeError and str(error) == "Event loop is closed"):
+        if not is_late(error):
             usual(kind, error, trace)
 
-    sys.excepthook = hook
+    def unraised(what: "sys.UnraisableHookArgs") -> None:
+        if not is_late(what.exc_value):
+            usual_unraised(what)
+
+    sys.excepthook, sys.unraisablehook = hook, unraised
 
 
 # What tensorstore says where a file is not damaged, only out of reach.

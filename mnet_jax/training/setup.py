@@ -172,7 +172,10 @@ def _prepare(config: ml_collections.ConfigDict, workdir: str, lock: Lock) -> Run
     # 5. The run's directory. From here on it holds this run and no other.
     _check_same_run(workdir, saved_config, own)
     if is_main:
-        epath.Path(workdir).mkdir(parents=True, exist_ok=True)
+        try:
+            epath.Path(workdir).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"{workdir} cannot be made: {error.strerror}: give another --workdir") from error
         lock.take()
         write_whole(epath.Path(workdir) / "config.json", to_json(saved_config))
     if is_main:
