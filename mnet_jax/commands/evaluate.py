@@ -4,10 +4,12 @@ import argparse
 import dataclasses
 import json
 import math
+import os
 import sys
 from typing import TextIO
 
 from mnet_jax.commands import arguments
+from mnet_jax.files import tell
 
 _IMAGES_PER_DEVICE = 128  # at most, unless asked for: training's batch may have been for many more devices
 
@@ -17,16 +19,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_model(parser)
     arguments.add_batch_size(parser)
     arguments.add_data(parser)
+    parser.add_argument(
+        "--report", metavar="DIR", help="write what is right and wrong there: tables by class, confusion, mistakes"
+    )
 
 
 def run(args: argparse.Namespace, out: TextIO) -> int:
     """Evaluates and writes the result to `out`."""
     arguments.check_data(args)
 
+    from mnet_jax import tasks
     from mnet_jax.runtime import cache_compilations
     from mnet_jax.trained import build_model, task_of
+    from mnet_jax.training import evaluation
     from mnet_jax.training.batches import ImageBatches
-    from mnet_jax.training.evaluation import Evaluator
     from mnet_jax.training.parallel import Devices
     from mnet_jax.training.reporting.run_files import plain_number
 
@@ -40,15 +46,20 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     place = f"{args.folder or info.name}, split {info.eval_split}"
     print(f"mnet: evaluating {info.num_eval:,} images of {place}", file=sys.stderr)
     task = task_of(trained, config)
-    evaluator = Evaluator(
-        build_model(config, info, task=task),
-        task,
-        ImageBatches(dataset, config.seed),
-        devices,
-        device_batch=device_batch,
-        num_images=info.num_eval,
+    network, source = build_model(config, info, task=task), ImageBatches(dataset, config.seed)
+    face = tasks.face(config.task.name, "report") if args.report else None
+    if face and (refusal := face.refusal(task, info)):
+        raise ValueError(f"--report {args.report}: {refusal}")
+    evaluator = evaluation.Evaluator(
+        network, task, source, devices, device_batch=device_batch, num_images=info.num_eval
     )
     metrics = evaluator(devices.replicate(trained.variables))
+    if face:
+        os.makedirs(args.report, exist_ok=True)
+        batches = source.evaluation(batch_size=device_batch * devices.count, process_index=0, process_count=1)
+        outputs = evaluation.outputs(network, task, trained.variables, batches, devices)
+        for line in face.report(task, outputs, dataset, args.report, step=trained.step or 0):
+            tell(line)
 
     averaged = "averaged" if args.ema and config.ema.decay > 0 else "raw"
     averaged = "published" if trained.published else averaged

@@ -1,6 +1,7 @@
 """`mnet evaluate`, `predict`, `export` and `verify-export` on a run that was really trained."""
 
 import contextlib
+import csv
 import io
 import json
 import pathlib
@@ -99,10 +100,20 @@ def test_evaluate_judges_every_photo_of_a_folder_that_lacks_classes(digits_run, 
     result = json.loads(out)
     assert (code, result["num_images"]) == (0, len(files))
     assert "no photos of 8 of the model's 10 classes: 0, 1, 2, 4, 5 and 3 more" in err
+    code, _, err = mnet("evaluate", "--checkpoint", digits_run, "--folder", tmp_path, "--report", tmp_path / "report")
+    rows = list(csv.reader((tmp_path / "report" / "classes.csv").read_text().splitlines()))
+    recalls = {row[0]: row[5] for row in rows[1:] if row[1] != "0"}
+    assert (code, set(recalls)) == (0, {"3", "7"})
+    assert (tmp_path / "report" / "confusion.png").stat().st_size > 10_000
+    assert re.search(r"^mnet: 7  +\d+ ", err, re.MULTILINE)
+
     code, out, _ = mnet("predict", "--checkpoint", digits_run, "--top", 1, *files, "--json")
     found = [image["predictions"][0]["class"] for image in json.loads(out)["images"]]
     right = [name == file.name[0] for name, file in zip(found, files, strict=True)]
     assert result["top1"] == pytest.approx(np.mean(right), abs=1e-9)
+    for name, recall in recalls.items():  # accuracy of each class
+        mine = [hit for hit, file in zip(right, files, strict=True) if file.name[0] == name]
+        assert float(recall) == pytest.approx(np.mean(mine), abs=1e-4)
 
 
 def test_evaluate_and_predict_name_the_steps_there_are(digits_run, mnet):

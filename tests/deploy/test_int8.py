@@ -1,5 +1,7 @@
 """int8: the rewritten graph, equalisation, ranges and the written TFLite model, run in LiteRT's interpreter."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ pytest.importorskip("ai_edge_litert")
 
 from networks import fold
 
+from mnet_jax import schema
 from mnet_jax.deploy import edgetpu, tflite
 from mnet_jax.deploy import graph as g
 from mnet_jax.deploy.int8 import calibration, ranges, rewrite, write
@@ -30,6 +33,18 @@ def network(name, width=0.25, **options):
 def folded(name, **options):
     model, variables = network(name)
     return fold(model.plan, variables, image_size=SIZE, input="uint8", **(GREY | options))
+
+
+def test_calibration_without_images_says_what_to_give_and_names_no_set_that_nobody_has(tmp_path):
+    config = schema.get_config()
+    config.data.name, config.data.data_dir = "imagenet2012", str(tmp_path)
+    trained = types.SimpleNamespace(config=config, published=True)
+    with pytest.raises(ValueError, match="give --calibration FOLDER with some 256 images") as error:
+        calibration.batches(trained, (SIZE, SIZE))
+    assert "imagenet2012" not in str(error.value)
+    trained.published = False  # a run of the user's own, whose set was here
+    with pytest.raises(ValueError, match="give --calibration FOLDER .*imagenet2012"):
+        calibration.batches(trained, (SIZE, SIZE))
 
 
 def pictures(count=8):

@@ -117,7 +117,7 @@ def report(
     )
     right = int((predictions.predicted == predictions.labels).sum())
     return [
-        f"The best evaluation, step {step}: {right:,} of {len(predictions.labels):,} right",
+        f"Step {step}: {right:,} of {len(predictions.labels):,} right",
         *table_lines(scores),
         f"Written to {workdir}: confusion.png, mistakes.png, predictions.csv, classes.csv, confusion.csv",
     ]

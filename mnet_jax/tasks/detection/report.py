@@ -88,7 +88,7 @@ def report(
     write_whole(root / "mistakes.png", draw_mistakes(mistakes, heading=heading))
     ap, ap50 = (100 * np.nan_to_num(value) for value in figures.figures[:2])
     return [
-        f"The best evaluation, step {step}: AP {ap:.2f} %, AP50 {ap50:.2f} % on {len(sizes):,} pictures",
+        f"Step {step}: AP {ap:.2f} %, AP50 {ap50:.2f} % on {len(sizes):,} pictures",
         *table_lines(table),
         f"Written to {workdir}: precision_recall.png, mistakes.png, detections.csv, classes.csv",
     ]

@@ -82,7 +82,7 @@ def report(
     write_whole(root / "mistakes.png", sheet)
     mean, macro = (100 * figures.mean(values) for values in (precision, np.where(truth.any(0), decisions.f1, np.nan)))
     return [
-        f"The best evaluation, step {step}: mAP {mean:.2f} %, F1 of the classes {macro:.2f} %, of all that is said "
+        f"Step {step}: mAP {mean:.2f} %, F1 of the classes {macro:.2f} %, of all that is said "
         f"{100 * decisions.micro_f1:.2f} %, on {len(truth):,} images",
         *table_lines(table),
         f"Written to {workdir}: precision_recall.png, mistakes.png, predictions.csv, classes.csv",

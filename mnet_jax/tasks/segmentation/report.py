@@ -80,7 +80,7 @@ def report(
     title = f"{run}, step {step}: the {len(examples)} images with the most wrong pixels"
     write_whole(root / "worst.png", draw_examples(examples, info.class_names, title=title))
     return [
-        f"The best evaluation, step {step}: mIoU {100 * found.miou:.2f} %, {100 * found.pixel_accuracy:.2f} % of the "
+        f"Step {step}: mIoU {100 * found.miou:.2f} %, {100 * found.pixel_accuracy:.2f} % of the "
         f"pixels right on {len(by_index):,} pictures",
         *table_lines(table),
         f"Written to {workdir}: classes.csv, confusion.csv, images.csv, worst.png",
