@@ -10,13 +10,13 @@ from __future__ import annotations
 import collections
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import ClassVar
 
 import ml_collections
 import numpy as np
 
-from mnet_jax.data import formats, judged, records
+from mnet_jax.data import formats, judged, layout, manifest, records
 from mnet_jax.data.annotations import Annotation
 from mnet_jax.data.boxes import folder as boxes
 from mnet_jax.data.boxes.found import Tree
@@ -55,7 +55,8 @@ class TaggedFolder(ListedFolder):
                 "has all in data.name"
             )
         root, self._names, self.is_judged = folder_path(data), tuple(annotations), bool(judged_by)
-        found = read(root, data.labels, for_training=not judged_by)
+        good = {} if judged_by else manifest.known(data.manifest, data.split_from)
+        found = read(root, data.labels, good, for_training=not judged_by)
         if judged_by:
             listing = _judged(root, found, judged_by)
         else:
@@ -73,16 +74,17 @@ class TaggedFolder(ListedFolder):
         rows = np.zeros((len(files), len(self.class_names)), np.uint8)
         for row, file in zip(rows, files, strict=True):
             row[list(file.classes)] = 1
-        paths = tf.constant([file.path for file in files])
+        paths = layout.as_tensor(file.path for file in files)
         return records.Table(paths, {name: {"": tf.constant(rows)} for name in self._names}, are_paths=True)
 
 
-def read(root: str, table: str | None = None, *, for_training: bool = True) -> FoundTags:
+def read(root: str, table: str | None = None, good: Container[str] = (), *, for_training: bool = True) -> FoundTags:
     """Returns what a folder says of the classes of its images.
 
     Args:
       root: the folder, local or gs://.
       table: `data.labels`: a CSV below it or elsewhere; None: what is there is recognised.
+      good: digests of images that were found to be so before.
       for_training: whether folders of splits are such only beside one called train.
 
     Raises:
@@ -96,12 +98,12 @@ def read(root: str, table: str | None = None, *, for_training: bool = True) -> F
         found = labelled[0] if len(labelled) == 1 else boxes.read(tree)
         images = [Tagged(one.path, one.split, frozenset(thing.name for thing in one.objects)) for one in found.images]
         return FoundTags(f"boxes ({found.kind})", found.class_names, tuple(images), found.left_out, found.note)
-    return _of_folders(root, for_training=for_training)
+    return _of_folders(root, good, for_training=for_training)
 
 
-def _of_folders(root: str, *, for_training: bool) -> FoundTags:
+def _of_folders(root: str, good: Container[str], *, for_training: bool) -> FoundTags:
     """Returns the images of folders of classes, the same image in several of them as one."""
-    found, unusable = inspect(root, for_training=for_training)
+    found, unusable = inspect(root, good, for_training=for_training)
     groups = collections.defaultdict(list)
     for one in found:
         groups[one.digest].append(one)
@@ -153,7 +155,8 @@ class _SharedOut(Arranger):
 def _arranged(root: str, found: FoundTags, manifest_path: str | None, split_from: str | None) -> TaggedListing:
     """Returns the listing of a run."""
     names = found.class_names
-    files, said, left_out = _checked(root, found, {name: number for number, name in enumerate(names)})
+    good = manifest.known(manifest_path, split_from)
+    files, said, left_out = _checked(root, found, {name: number for number, name in enumerate(names)}, good)
     counts = collections.Counter(number for file in files.values() for number in file.classes)
     if len(names) == 1 and counts[0] == len(files):
         raise ValueError(
@@ -185,16 +188,19 @@ def _judged(root: str, found: FoundTags, known: tuple[str, ...]) -> TaggedListin
 
 
 def _checked(
-    root: str, found: FoundTags, numbers: Mapping[str, int]
+    root: str, found: FoundTags, numbers: Mapping[str, int], good: Container[str] = ()
 ) -> tuple[dict[str, ListedFile], dict[str, str], list[LeftOut]]:
     """Returns the usable images and their splits by path, and what is left out.
+
+    Images of the digests `good` were found to be so before.
 
     Raises:
       ValueError: if no image can be used, or none has a class.
     """
     left_out = [type(one)(os.path.join(root, one.path), one.why) for one in found.left_out]
     paths = [os.path.join(root, one.path) for one in found.images]
-    verdicts = iter(formats.judge([path for path, one in zip(paths, found.images, strict=True) if one.digest is None]))
+    unseen = [path for path, one in zip(paths, found.images, strict=True) if one.digest is None]
+    verdicts = iter(formats.judge(unseen, good, sizes=False))
     files, said = {}, {}
     for path, one in zip(paths, found.images, strict=True):
         verdict = formats.Verdict(None, one.digest) if one.digest is not None else next(verdicts)
