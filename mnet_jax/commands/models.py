@@ -30,11 +30,11 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     if args.json:
         print(json.dumps(rows, indent=2), file=out)
         return 0
-    width = max(len(row["name"]) for row in rows)
-    print(f"{'name':<{width}}  {'parameters':>10}  {'multiply-adds':>13}  {'pixels':>6}  paper", file=out)
+    width, wide = max(len(row["name"]) for row in rows), max(len(f"{row['params']:,}") for row in rows)
+    print(f"{'name':<{width}}  {'parameters':>{wide}}  {'multiply-adds':>13}  {'pixels':>6}  paper", file=out)
     for row in rows:
         print(
-            f"{row['name']:<{width}}  {row['params']:>10,}  {row['multiply_adds'] / 1e6:>11,.1f} M  "
+            f"{row['name']:<{width}}  {row['params']:>{wide},}  {row['multiply_adds'] / 1e6:>11,.1f} M  "
             f"{row['image_size']:>6}  {row['source']}",
             file=out,
         )

@@ -19,6 +19,11 @@ def test_rows_connect_and_add_up(name):
     assert rows[0].input_shape == (100, 75, 3)
     assert rows[-1].output_shape == (5,)
     for before, after in zip(rows, rows[1:], strict=False):
+        if after.kind == "fusion":
+            fused = [row for row in rows if row.name in plan.fusion.blocks]
+            size, features = fused[0].output_shape[:2], sum(row.output_shape[-1] for row in fused)
+            assert after.input_shape == (*size, features)
+            continue
         pooled = len(after.input_shape) < len(before.output_shape)
         assert after.input_shape == (before.output_shape[-1:] if pooled else before.output_shape)
     assert [row.name for row in rows if row.name.startswith("block_")] == [block.name for block in plan.blocks]

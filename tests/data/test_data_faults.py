@@ -8,7 +8,9 @@ from record_faults import FILES, GARBAGE, change, evaluate, file_of, opened, tra
 
 from mnet_jax.data import digits, pipeline
 
-STREAMED = pytest.mark.parametrize("cache_mb", [1024, 0], ids=["in memory", "streamed"])
+STREAMED = pytest.mark.parametrize(
+    "cache_mb", [pytest.param(1024, id="in memory"), pytest.param(0, id="streamed", marks=pytest.mark.long)]
+)
 
 
 @pytest.fixture(scope="module")

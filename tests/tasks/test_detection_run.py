@@ -12,6 +12,8 @@ from mnet_jax.training import checkpoint
 from mnet_jax.training.initial import flat
 from mnet_jax.training.reporting.run_files import read_rows
 
+pytestmark = pytest.mark.long
+
 NAMES, COLOURS = ("disc", "square"), ((230, 60, 40), (40, 90, 230))
 
 
@@ -84,7 +86,6 @@ def test_it_is_judged_by_average_precision(whole):
     assert (whole / "classes.csv").read_text().splitlines()[1].startswith("disc,")
 
 
-@pytest.mark.long  # that any task resumes so is what tests/training/test_training_toy_task.py shows
 def test_resumed_is_bit_for_bit_the_same(place, whole):
     """What a run that was killed after its first checkpoint leaves behind, gone on with."""
     killed = place / "killed"

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import io
+import itertools
 import json
 import pathlib
 import shutil
@@ -159,7 +160,7 @@ def test_the_report_is_of_the_best_evaluation(tuned):
     right = sum(row["class"] == row["predicted"] for row in rows)
     assert right / len(rows) == pytest.approx(best.metrics["top1"])
     assert all(pathlib.Path(row["file"]).parent.name == row["class"] for row in rows)
-    assert f"step {best.step}: {right} of {len(rows)} right" in said
+    assert f"Step {best.step}: {right} of {len(rows)} right" in said
     for name in ("confusion.png", "mistakes.png"):
         Image.open(run / name).verify()
     assert {path.name for path in run.iterdir()} >= {"classes.csv", "confusion.csv", "photos.csv", "left_out.csv"}
@@ -186,7 +187,8 @@ def test_stopped_early_or_resumed_it_is_the_same(digits_run, photos, tuned, monk
     after = whole[2]["step"] + 1  # one evaluation without a better one counts already
     monkeypatch.setattr(setup, "Evaluator", scripted(0))
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Preemption, "reached", lambda self, step: step == after)
+        steps = itertools.count(1)  # asked once after each
+        patch.setattr(loop, "_asked", lambda *_: lambda: next(steps) == after)
         loop.train(config, str(place / "resumed"))
     assert f"Asked to stop: saved step {after}" in capsys.readouterr().err
     monkeypatch.setattr(setup, "Evaluator", scripted(3))

@@ -164,6 +164,7 @@ def test_the_checkpoint_is_a_whole_model(whole, mnet):
         assert found[name] == pytest.approx(last[name], rel=1e-4)
 
 
+@pytest.mark.long  # tests/training/test_training_resume.py shows it for classification each time
 def test_killed_and_resumed_is_bit_for_bit_the_same(place, whole):
     workdir = place / "killed"
     with subprocess.Popen(
