@@ -126,7 +126,7 @@ def test_the_commands_of_the_readme_train_an_epoch_from_it(roots, tmp_path, form
         run("-m", "mnet_jax.commands.cli", "prepare", *what, "--out", data["data_dir"])
     small = {
         "model.width": 0.25,
-        "data.image_size": 32,
+        "data.image_size": 64,
         "train.batch_size": 8,
         "eval.batch_size": 4,
         "schedule.warmup_epochs": 0.0,
