@@ -114,6 +114,7 @@ class Task(abc.ABC):
     train_metrics: tuple[str, ...] = ()  # sums whose means are shown while training
     own_scopes: tuple[str, ...]  # the layers of the head: fresh on another task's weights, and all that learns on a
     # frozen backbone
+    finetune: str | None = None  # the file of configs/ that goes on from a run with one's own photos
 
     class_thresholds: tuple[float, ...] | None = None  # the score from which each class is there, where several can be
 

@@ -10,12 +10,15 @@ import struct
 import subprocess
 import sys
 import termios
+import types
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
 
+from mnet_jax import tasks
+from mnet_jax.config import load
 from mnet_jax.tasks.classification.task import Classification
 from mnet_jax.training.reporting.reporter import Reporter
 from mnet_jax.training.reporting.run_files import read_rows
@@ -197,6 +200,14 @@ def test_summary_of_a_stopped_run_and_of_one_without_rows():
     assert (
         summary_lines([], TASK, TOP1, workdir="runs/a", total_steps=30)[0] == "Stopped: step 0 of 30, epoch 0, in 0 s"
     )
+
+
+@pytest.mark.parametrize("name", tasks.TASKS)
+def test_each_task_says_the_config_for_photos_of_your_own(name):
+    (kind,) = (one for one in vars(tasks.face(name, "task")).values() if getattr(one, "name", None) == name)
+    assert load(kind.finetune.removesuffix(".py")).task.name == name
+    lines = summary_lines([], types.SimpleNamespace(finetune=kind.finetune), TOP1, workdir="runs/a", total_steps=30)
+    assert lines[-1] == f"  python train.py --config configs/{kind.finetune} --config.init.checkpoint=runs/a"
 
 
 def test_summary_says_what_to_do_where_steps_waited_for_data():

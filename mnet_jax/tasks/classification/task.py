@@ -31,6 +31,7 @@ class Classification(Task):
     """
 
     name: ClassVar[str] = "classification"
+    finetune: ClassVar[str] = "finetune.py"
     annotations: ClassVar[dict[str, Label]] = {"label": Label()}
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("top1", "top-1", is_count=True),

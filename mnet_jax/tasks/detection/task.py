@@ -53,6 +53,7 @@ class Detection(Task):
     """
 
     name: ClassVar[str] = "detection"
+    finetune: ClassVar[str] = "finetune_boxes.py"
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("ap", "AP"),
         Metric("ap50", "AP50"),

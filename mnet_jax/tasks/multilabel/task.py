@@ -33,6 +33,7 @@ class MultiLabel(Task):
     """
 
     name: ClassVar[str] = "multilabel"
+    finetune: ClassVar[str] = "finetune_multilabel.py"
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("map", "mAP"),
         Metric("f1_macro", "macro F1"),

@@ -44,6 +44,7 @@ class Segmentation(Task):
     """
 
     name: ClassVar[str] = "segmentation"
+    finetune: ClassVar[str] = "finetune_masks.py"
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("miou", "mIoU"),
         Metric("pixel_accuracy", "pixels"),

@@ -63,7 +63,8 @@ def summary_lines(
         lines.append(f"  tensorboard --logdir {place}")
     else:
         lines.append(f"  pip install tensorboard && tensorboard --logdir {place}")
-    lines.append(f"  python train.py --config configs/finetune.py --config.init.checkpoint={place}")
+    if task.finetune:
+        lines.append(f"  python train.py --config configs/{task.finetune} --config.init.checkpoint={place}")
     return lines
 
 
