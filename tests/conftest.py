@@ -4,7 +4,10 @@ import contextlib
 import fcntl
 import os
 import pathlib
+import subprocess
+import sys
 import tempfile
+from collections.abc import Callable
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -54,20 +57,27 @@ def real_data() -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
-def imagenet_sample(real_data, tmp_path_factory) -> pathlib.Path:
-    """TFDS directory that holds imagenet2012 (1,000 training and 300 validation images), prepared once per machine."""
-    import subprocess
-    import sys
+def unpacked(real_data) -> Callable[..., pathlib.Path]:
+    """Function from parts of the real data, as prepare.py names them, to a directory with them, made once a machine."""
 
-    out = pathlib.Path(tempfile.gettempdir()) / "mnet_jax_sample_data"
-    if not (out / "tfds" / "imagenet2012").exists():
-        part = tmp_path_factory.mktemp("prepare")
-        command = [sys.executable, real_data / "prepare.py", "--out", part, "--only", "imagenet"]
-        subprocess.run(command, check=True, capture_output=True)
-        out.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(OSError):  # another test process was faster
-            (part / "tfds").rename(out / "tfds")
-    return out / "tfds"
+    def unpack(*parts: str) -> pathlib.Path:
+        out = pathlib.Path(tempfile.gettempdir()) / f"mnet_jax_real_{'_'.join(parts)}"
+        if not out.exists():
+            with tempfile.TemporaryDirectory() as place:
+                made = pathlib.Path(place) / "data"
+                command = [sys.executable, real_data / "prepare.py", "--out", made, "--only", *parts]
+                subprocess.run(command, check=True, capture_output=True)
+                with contextlib.suppress(OSError):  # another test process was faster
+                    made.rename(out)
+        return out
+
+    return unpack
+
+
+@pytest.fixture(scope="session")
+def imagenet_sample(unpacked) -> pathlib.Path:
+    """TFDS directory that holds imagenet2012 (1,000 training and 300 validation images)."""
+    return unpacked("imagenet") / "tfds"
 
 
 @pytest.fixture(scope="session")

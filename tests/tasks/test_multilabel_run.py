@@ -2,11 +2,7 @@
 
 import csv
 import json
-import pathlib
 import shutil
-import subprocess
-import sys
-import tempfile
 
 import numpy as np
 import pytest
@@ -38,15 +34,9 @@ def get_config():
 
 
 @pytest.fixture(scope="module")
-def photos(real_data):
-    """Ants and bees, unpacked once per machine."""
-    out = pathlib.Path(tempfile.gettempdir()) / "mnet_jax_hymenoptera"
-    if not out.exists():
-        part = pathlib.Path(tempfile.mkdtemp()) / "photos"
-        command = [sys.executable, real_data / "prepare.py", "--out", part, "--only", "hymenoptera"]
-        subprocess.run(command, check=True, capture_output=True)
-        shutil.move(part / "hymenoptera", out)
-    return out
+def photos(unpacked):
+    """Ants and bees."""
+    return unpacked("hymenoptera") / "hymenoptera"
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,7 @@
 import base64
 import io
 import json
-import pathlib
 import shutil
-import subprocess
-import sys
-import tempfile
 
 import numpy as np
 import pytest
@@ -40,15 +36,9 @@ def get_config():
 
 
 @pytest.fixture(scope="module")
-def camvid(real_data):
-    """The street scenes, unpacked once per machine."""
-    out = pathlib.Path(tempfile.gettempdir()) / "mnet_jax_camvid"
-    if not out.exists():
-        part = pathlib.Path(tempfile.mkdtemp()) / "photos"
-        command = [sys.executable, real_data / "prepare.py", "--out", part, "--only", "camvid"]
-        subprocess.run(command, check=True, capture_output=True)
-        shutil.move(part / "camvid", out)
-    return out
+def camvid(unpacked):
+    """The street scenes."""
+    return unpacked("camvid") / "camvid"
 
 
 @pytest.fixture(scope="module")
