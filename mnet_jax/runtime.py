@@ -35,7 +35,8 @@ _NO_TPU = {
 }
 
 # <malloc.h>: parameters of mallopt
-_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -2, -3, -4, -8
+_HEAP = 64 * 2**20  # size of the heap of a thread of its own; half of it is the largest _MMAP_THRESHOLD
 _MADV_HUGEPAGE = 14  # <sys/mman.h>
 _HUGE_PAGE = 2 * 2**20
 _RESERVE = 8 * 2**30  # bytes of address space at most; a page of it exists once it is used
@@ -106,22 +107,22 @@ def _has_device(*patterns: str) -> bool:
 
 
 def keep_memory() -> bool:
-    """Makes glibc keep the memory it has, and asks for huge pages; True where that worked, False where it cannot.
+    """Makes glibc keep the memory it has; True where that worked, False where the C library is another.
 
-    The process holds its peak until it ends. Call it before jax starts its threads (a thread that has an arena of its
-    own goes on with it). Left as they are: other C libraries, systems other than Linux, and machines with an
-    accelerator, unless JAX_PLATFORMS says cpu.
+    Where the processor trains, all of it, with huge pages: the process holds its peak until it ends. Beside an
+    accelerator the heaps of threads, of which the input path otherwise loses a third of its speed to pages that come
+    and go with every photo (`mnet benchmark input`). JAX_PLATFORMS=cpu says that the processor trains all the same.
+
+    Call it before anything starts threads: one that has a heap of its own goes on with it.
     """
-    if not sys.platform.startswith("linux") or not _on_cpu():
-        return False
-    libc = ctypes.CDLL(None)
+    libc = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
     if not hasattr(libc, "mallopt") or not hasattr(libc, "gnu_get_libc_version"):
         return False
-    kept = all(
-        libc.mallopt(parameter, value)
-        for parameter, value in ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1))  # one heap, no mmap, no trim
-    )
-    return bool(kept) and _advise_huge_pages(libc)
+    # One heap, no mmap, no trim; or heaps that grow as a whole and are not returned.
+    alone = ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1))
+    beside = ((_TOP_PAD, _HEAP), (_MMAP_THRESHOLD, _HEAP // 2), (_TRIM_THRESHOLD, 2 * _HEAP))
+    kept = all(libc.mallopt(parameter, value) for parameter, value in (alone if _on_cpu() else beside))
+    return kept and (not _on_cpu() or _advise_huge_pages(libc))
 
 
 def _on_cpu() -> bool:

@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, TextIO
 
+from mnet_jax import runtime
+
 if TYPE_CHECKING:
     import ml_collections
 
@@ -44,10 +46,10 @@ def run_mode(args: argparse.Namespace, out: TextIO) -> int:
     """Measures each stage with those before it, in turn, and prints what each adds."""
     if args.batch_size < 1 or args.seconds <= 0 or args.rounds < 1:
         raise ValueError("--batch_size, --seconds and --rounds must be above 0")
+    runtime.keep_memory()  # as train.py does
     config = _config(args)
     from mnet_jax.data import pipeline
     from mnet_jax.data.dataset import Dataset
-    from mnet_jax.runtime import num_cores
     from mnet_jax.trained import annotations
     from mnet_jax.training.parallel import Devices
 
@@ -67,7 +69,7 @@ def run_mode(args: argparse.Namespace, out: TextIO) -> int:
     for part in (*running.values(), batches):
         part.close()  # tensorflow's threads must not outlive the program's last line
     each = {stage: statistics.median(values) for stage, values in seconds.items()}
-    result = _result(each, read, args, dataset.info.name, num_cores(), devices.local[0].device_kind)
+    result = _result(each, read, args, dataset.info.name, runtime.num_cores(), devices.local[0].device_kind)
     if args.json:
         print(json.dumps(result, indent=2), file=out)
     else:

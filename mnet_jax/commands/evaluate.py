@@ -29,13 +29,14 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     arguments.check_data(args)
 
     from mnet_jax import tasks
-    from mnet_jax.runtime import cache_compilations
+    from mnet_jax.runtime import cache_compilations, keep_memory
     from mnet_jax.trained import build_model, task_of
     from mnet_jax.training import evaluation
     from mnet_jax.training.batches import ImageBatches
     from mnet_jax.training.parallel import Devices
     from mnet_jax.training.reporting.run_files import plain_number
 
+    keep_memory()
     cache_compilations()
     trained = arguments.load_model(args)
     dataset, config = arguments.open_data(args, trained)

@@ -83,11 +83,12 @@ def embed(args: argparse.Namespace, *, classes: bool) -> Embeddings:
     from mnet_jax.data import folder
     from mnet_jax.data.annotations import Label
     from mnet_jax.data.dataset import Dataset
-    from mnet_jax.runtime import cache_compilations
+    from mnet_jax.runtime import cache_compilations, keep_memory
     from mnet_jax.trained import build_model, build_task
     from mnet_jax.training.embeddings import Extractor
     from mnet_jax.training.parallel import Devices
 
+    keep_memory()
     cache_compilations()
     trained = arguments.load_model(args, classifier=False)
     config = trained.config.copy_and_resolve_references()

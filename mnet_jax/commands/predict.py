@@ -39,9 +39,10 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     from mnet_jax import config as configs
     from mnet_jax import tasks
     from mnet_jax.data import decode
-    from mnet_jax.runtime import cache_compilations
+    from mnet_jax.runtime import cache_compilations, keep_memory
     from mnet_jax.trained import build_model, task_of
 
+    keep_memory()
     cache_compilations()
     trained = arguments.load_model(args)
     data, face = trained.config.data, tasks.face(trained.config.task.name, "predict")
