@@ -131,7 +131,8 @@ def field(config: ml_collections.ConfigDict, path: str) -> object:
 
 def flatten(config: ml_collections.ConfigDict) -> dict[str, object]:
     """Returns {"data.name": "digits", ...} with tuples as lists, as JSON has them."""
-    return {path: list(value) if isinstance(value, tuple) else value for path, value in _leaves(config)}
+    plain = {path: json.loads(json.dumps(value)) for path, value in _leaves(config) if isinstance(value, tuple | list)}
+    return {**dict(_leaves(config)), **plain}
 
 
 def _leaves(config: ml_collections.ConfigDict, prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -103,6 +103,8 @@ def get_config() -> ml_collections.ConfigDict:
     train.batch_size = 1024  # images a step, over all devices
     train.num_epochs = placeholder(float)  # length of the run, in one of two units
     train.num_steps = placeholder(int)
+    # ((first epoch, pixels), ...): smaller images first, as ((0, 128), (40, 176), (80, 224)); None = data.image_size
+    train.image_sizes = placeholder(object)
     train.accumulate_steps = 1  # split each device's batch into at least this many parts, one update for all
     train.part_size = placeholder(int)  # and into so many that none has more images than this; None = no limit
     train.num_devices = placeholder(int)  # None = all

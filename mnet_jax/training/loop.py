@@ -82,8 +82,7 @@ def train(config: ml_collections.ConfigDict, workdir: str, signal: StopSignal | 
             batch = next(batches)
             wait = time.perf_counter() - before
             watch.waits_for(f"step {step}")
-            started.program.wait()
-            state, step_metrics = started.train_step(state, batch)
+            state, step_metrics = started.stages.at(step)(state, batch)
             signal.hold()
             window.add(step, step_metrics, wait)
             reporter.advance(step)
@@ -217,11 +216,11 @@ def _report(run: Run, started: Started) -> None:
 
 
 def _headline(run: Run) -> str:
-    height, width = run.run_plan.image_size
     config, info, run_plan = run.config, run.dataset.info, run.run_plan
+    sizes = ", then ".join(f"{height}x{width}" for _, (height, width) in run_plan.image_sizes)
     return (
         f"{config.model.name} x{config.model.width:g} on {info.name}: {info.num_train:,} images, "
-        f"{info.num_classes} classes, {height}x{width} px; {run_plan.total_steps:,} steps of "
+        f"{info.num_classes} classes, {sizes} px; {run_plan.total_steps:,} steps of "
         f"{config.train.batch_size} images ({run_plan.epoch(run_plan.total_steps):.4g} epochs) "
         f"on {run.devices.count} x {run.devices.local[0].device_kind}"
         + (

@@ -156,6 +156,40 @@ class Devices:
             queue.extend(itertools.islice(placed, 1))
 
 
+class Stages:
+    """The steps of a run in order, one for each size of image (`train.image_sizes`); later ones compile meanwhile."""
+
+    def __init__(self, devices: Devices, steps: Sequence[tuple[int, Callable]], first_step: int):
+        """Takes what the run has still to do after `first_step` completed steps.
+
+        Args:
+          devices: of the run.
+          steps: (completed steps from which it is taken, `step(state, batch)` for one device), in order.
+          first_step: completed steps at this start.
+        """
+        current = max(place for place, (begin, _) in enumerate(steps) if begin <= first_step)
+        left = steps[current:]
+        self._devices = devices
+        self._begins = [begin for begin, _ in left]
+        self._steps = [devices.pmap(step, donate_state=True) for _, step in left]
+        self._programs = [Program(None)] * len(left)
+
+    def compile_first(self, state: Any, shapes: dict[str, jax.ShapeDtypeStruct]) -> None:
+        """Begins to compile the step with which this start goes on; shapes are those of the input path's batches."""
+        self._programs[0] = self._devices.compile_ahead(self._steps[0], state, shapes)
+
+    def compile_others(self, state: Any, shapes: dict[str, jax.ShapeDtypeStruct]) -> None:
+        """Begins to compile the later ones, one after the other."""
+        for place in range(1, len(self._steps)):
+            self._programs[place] = self._devices.compile_ahead(self._steps[place], state, shapes)
+
+    def at(self, step: int) -> Callable:
+        """Returns `step(state, batch)` on all devices for step number `step` (from 1), once it is compiled."""
+        place = max(place for place, begin in enumerate(self._begins) if begin < step)
+        self._programs[place].wait()
+        return self._steps[place]
+
+
 class DescribedDevices:
     """The devices of a machine that is not here (`describe_tpu`), for programs that are lowered and compiled only."""
 

@@ -1,6 +1,7 @@
 """From a checked config to a run plan: every duration in steps, every batch in images a device."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterable
 
@@ -11,6 +12,7 @@ from mnet_jax import schema
 from mnet_jax.data.catalog import DatasetInfo
 from mnet_jax.models import count, plans
 
+_SMALLEST = 16  # pixels: of a side of images to train on
 _FEW = 8  # values a channel: the mean of fewer says more of themselves than of the images
 
 
@@ -30,7 +32,8 @@ class RunPlan:
     device_batch: int
     num_parts: int  # of a device's batch, one after the other
     eval_device_batch: int
-    image_size: tuple[int, int]
+    image_size: tuple[int, int]  # of the input path, and of evaluation
+    image_sizes: tuple[tuple[int, tuple[int, int]], ...]  # (completed steps, size of the images from then on), in order
 
     def epoch(self, step: int) -> float:
         """Passes over the training data after `step` updates."""
@@ -98,7 +101,45 @@ def derive(config: ml_collections.ConfigDict, info: DatasetInfo, num_devices: in
         num_parts=num_parts(config, batch // num_devices),
         eval_device_batch=math.ceil(min(config.eval.batch_size, info.num_eval) / num_devices),
         image_size=configs.image_size(config.data),
+        image_sizes=_image_sizes(config, steps_per_epoch, total_steps),
     )
+
+
+def _image_sizes(
+    config: ml_collections.ConfigDict, steps_per_epoch: float, total_steps: int
+) -> tuple[tuple[int, tuple[int, int]], ...]:
+    """Returns (completed steps, size) of `train.image_sizes`.
+
+    Raises:
+      ValueError: if they are no such pairs, out of order, larger than `data.image_size` or not reached.
+    """
+    full, given = configs.image_size(config.data), config.train.image_sizes
+    if given is None:
+        return ((0, full),)
+    said = f"train.image_sizes={given!r}"
+    form = "give pairs of an epoch and pixels, such as ((0, 128), (40, 176), (80, 224))"
+    if config.train.embedding_views:
+        raise ValueError(f"{said}: embeddings are of one size: leave it None, or set train.embedding_views=0")
+    if not isinstance(given, tuple | list) or not all(isinstance(one, tuple | list) and len(one) == 2 for one in given):
+        raise ValueError(f"{said}: {form}")
+    found = []
+    for epoch, size in given:
+        pair = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, tuple | list) else ()
+        numbers = isinstance(epoch, int | float) and len(pair) == 2 and all(isinstance(side, int) for side in pair)
+        if not numbers:
+            raise ValueError(f"{said}: {form}")
+        if not all(_SMALLEST <= side <= most for side, most in zip(pair, full, strict=True)):
+            raise ValueError(
+                f"{said}: sizes are from {_SMALLEST} pixels to data.image_size={config.data.image_size}, the size in "
+                "which the input path makes images"
+            )
+        found.append((round(epoch * steps_per_epoch), pair))
+    starts = [start for start, _ in found]
+    if not found or starts[0] != 0 or any(a >= b for a, b in itertools.pairwise(starts)):
+        raise ValueError(f"{said}: the first epoch is 0, and each is later than the one before: {form}")
+    if starts[-1] >= total_steps:
+        raise ValueError(f"{said}: the last size is never reached in a run of {total_steps} steps")
+    return tuple(found)
 
 
 def check_norms(
@@ -125,13 +166,14 @@ def check_norms(
         return None
     images = run_plan.device_batch // run_plan.num_parts
     images *= run_plan.num_devices if config.model.norm_sync else 1
-    rows, _ = count.summarize(plan, run_plan.image_size, head)
+    smallest = min((size for _, size in run_plan.image_sizes), key=math.prod)
+    rows, _ = count.summarize(plan, smallest, head)
     places = {row.name: row.output_shape[:-1] for row in rows if row.batch_statistics}
     name = min(places, key=lambda name: math.prod(places[name]))
     values = images * math.prod(places[name])
     if values >= _FEW:
         return None
-    height, width = run_plan.image_size
+    height, width = smallest
     side = " x ".join(map(str, places[name])) or "one value"
     said = (
         f"batch norm in {name!r} has {values} value{'s' * (values > 1)} a channel to normalise by: {side} an image of "

@@ -23,7 +23,7 @@ from mnet_jax.training.checkpoint import Checkpoints
 from mnet_jax.training.embeddings import Extractor, HeadOnly, check_network
 from mnet_jax.training.evaluation import Evaluator
 from mnet_jax.training.optimizer import make_optimizer, make_schedule
-from mnet_jax.training.parallel import AXIS, Devices, Program, agree
+from mnet_jax.training.parallel import AXIS, Devices, Stages, agree
 from mnet_jax.training.reporting.reporter import Reporter
 from mnet_jax.training.run_plan import RunPlan, check_norms, derive, due
 from mnet_jax.training.saved import Saved
@@ -60,9 +60,15 @@ class Learning:
         """Returns the state before the first step of a run that starts from `variables`."""
         return new_state(variables, self.optimizer, ema=self.config.ema.decay > 0)
 
-    def train_step(self, learner: nn.Module | HeadOnly | None = None) -> Callable:
-        """Returns `step(state, batch)` for one device; `learner` stands in for the network."""
-        return make_train_step(learner or self.network, self.task, self.optimizer, self.schedule, self.config, AXIS)
+    def train_step(
+        self, learner: nn.Module | HeadOnly | None = None, image_size: tuple[int, int] | None = None
+    ) -> Callable:
+        """Returns `step(state, batch)` for one device; `learner` stands in for the network, which sees `image_size`."""
+        learner = learner or self.network
+        image_size = None if image_size == self.run_plan.image_size else image_size
+        return make_train_step(
+            learner, self.task, self.optimizer, self.schedule, self.config, AXIS, image_size=image_size
+        )
 
 
 def learning(
@@ -71,6 +77,10 @@ def learning(
     """Returns what a checked config comes to on a data set and so many devices; `task`: None: the config's own."""
     run_plan = derive(config, info, num_devices)
     task = task or build_task(config, info)
+    if config.train.image_sizes is not None and any(kind.moves for kind in task.annotations.values()):
+        raise ValueError(
+            f"train.image_sizes: the task {task.name} has annotations of places in images of one size: leave it None"
+        )
     schedule = make_schedule(config, run_plan)
     return Learning(
         config=config,
@@ -216,12 +226,11 @@ class Started:
     state: TrainState  # replicated
     learner: nn.Module | HeadOnly  # the network, or its head alone where embeddings are computed once
     source: BatchSource
-    train_step: Callable
+    stages: Stages
     evaluator: Evaluator
     patience: Patience
     to_evaluate: bool  # the run stopped before an evaluation that was due
     finished: bool
-    program: Program  # of the train step
 
 
 def start(run: Run) -> Started:
@@ -238,7 +247,8 @@ def start(run: Run) -> Started:
 
     # 8. The programs, and when to stop early.
     state = devices.replicate(state)
-    train_step = devices.pmap(run.learning.train_step(learner), donate_state=True)
+    steps = [(begin, run.learning.train_step(learner, size)) for begin, size in run_plan.image_sizes]
+    stages = Stages(devices, steps, run.first_step)
     evaluator = Evaluator(
         learner,
         run.task,
@@ -255,24 +265,24 @@ def start(run: Run) -> Started:
         counted = run.first_step - 1 if to_evaluate else run.first_step
         patience.resume(run.checkpoints.best(), counted, run_plan.eval_steps, run_plan.total_steps)
     finished = run.first_step >= run_plan.total_steps or patience.exhausted
-    program = Program(None)
     if isinstance(source, ImageBatches):  # a head alone compiles at once: nothing to hide
         kinds, size, count = run.dataset.annotations, run_plan.image_size, len(devices.local)
+        shapes = batches.shapes(kinds, size, count, run_plan.device_batch, train=True)
         if not finished:
-            shapes = batches.shapes(kinds, size, count, run_plan.device_batch, train=True)
-            program = devices.compile_ahead(train_step, state, shapes)
-        shapes = batches.shapes(kinds, size, count, run_plan.eval_device_batch, train=False)
-        evaluator.compile_ahead(state.variables(ema=True), shapes)
+            stages.compile_first(state, shapes)
+        eval_shapes = batches.shapes(kinds, size, count, run_plan.eval_device_batch, train=False)
+        evaluator.compile_ahead(state.variables(ema=True), eval_shapes)
+        if not finished:
+            stages.compile_others(state, shapes)
     return Started(
         state=state,
         learner=learner,
         source=source,
-        train_step=train_step,
+        stages=stages,
         evaluator=evaluator,
         patience=patience,
         to_evaluate=to_evaluate,
         finished=finished,
-        program=program,
     )
 
 

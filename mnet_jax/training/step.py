@@ -29,8 +29,11 @@ def make_train_step(
     schedule: optax.Schedule,
     config: ml_collections.ConfigDict,
     axis_name: str,
+    image_size: tuple[int, int] | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Returns `step(state, batch) -> (state, metrics)` for one device among those of `axis_name`.
+
+    With an `image_size` the network sees the augmented images in that size, instead of the batch's.
 
     The batch holds this device's share, [B, ...]. Gradients and batch statistics are means over the devices, so the
     new state is the same on all of them. Metrics are sums over the whole batch with their `count`, beside the scalars
@@ -96,6 +99,9 @@ def make_train_step(
         with jax.named_scope("augmentation"):  # the scopes' names are read by `mnet benchmark step-breakdown`
             positions = device * size + jnp.arange(size)
             inputs, targets = task.train_inputs(augment_key, batch, positions, total)
+            if image_size is not None:
+                shape = (inputs.shape[0], *image_size, inputs.shape[3])
+                inputs = jax.image.resize(inputs, shape, "linear")  # each pixel a mean of those it covers
         keys, device_key = example_keys(dropout_key, positions), jax.random.fold_in(dropout_key, device)
         grads, value, batch_stats, outputs = gradients(
             state, inputs, targets, keys, device_key, num_parts(config, size)

@@ -96,6 +96,30 @@ def test_bad_config_gives_one_clear_line(field, value, line):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("sizes", "line"),
+    [
+        (160, r"give pairs of an epoch and pixels, such as \(\(0, 128\)"),
+        (((0, 160), (1, "x")), "give pairs of an epoch and pixels"),
+        (((1, 160),), "the first epoch is 0"),
+        (((0, 160), (0, 224)), "each is later than the one before"),
+        (((0, 160), (1, 256)), "from 16 pixels to data.image_size=224"),
+        (((0, 160), (90, 224)), "never reached in a run of 10 steps"),
+    ],
+)
+def test_bad_sizes_of_images_give_one_clear_line(sizes, line):
+    with pytest.raises(ValueError, match=rf"train.image_sizes=.*{line}") as error:
+        derive(a_config(train__image_sizes=sizes), an_info(), 1)
+    assert "\n" not in str(error.value)
+
+
+def test_sizes_of_images_by_epoch():
+    config = a_config(train__image_sizes=((0, 128), (1.5, (160, 192)), (4, 224)), train__batch_size=100)
+    config.train.num_steps = 60
+    assert derive(config, an_info(), 2).image_sizes == ((0, (128, 128)), (15, (160, 192)), (40, (224, 224)))
+    assert derive(a_config(), an_info(), 2).image_sizes == ((0, (224, 224)),)
+
+
 def test_missing_field_is_named():
     config = a_config()
     with config.unlocked():

@@ -19,7 +19,7 @@ def a_plan(total_steps=100, warmup_steps=0, decay_steps=10, peak_lr=0.1):
     return RunPlan(
         total_steps=total_steps, steps_per_epoch=10.0, warmup_steps=warmup_steps, decay_steps=decay_steps,
         peak_lr=peak_lr, eval_steps=10, checkpoint_steps=None, log_steps=1, num_devices=1, device_batch=1,
-        num_parts=1, eval_device_batch=1, image_size=(32, 32),
+        num_parts=1, eval_device_batch=1, image_size=(32, 32), image_sizes=((0, (32, 32)),),
     )  # fmt: skip
 
 

@@ -22,12 +22,14 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 NUM_KILLS = int(os.environ.get("MNET_KILLS", "1"))
 NUM_STEPS = 14 + 8 * NUM_KILLS
 
-# Everything random is on: crops, colour, RandAugment, erasing, mixing, dropout, drop path; and EMA.
+# Everything random is on: crops, colour, RandAugment, erasing, mixing, dropout, drop path; and EMA. Images grow after
+# the 10th of some 180 steps an epoch.
 FLAGS = {
     "model.width": 0.25,
     "model.stem_stride": 4,
     "model.drop_path": 0.1,
     "data.image_size": 32,
+    "train.image_sizes": "((0,24),(0.055,32))",
     "augment.brightness": 0.2,
     "augment.contrast": 0.2,
     "augment.saturation": 0.2,
@@ -50,7 +52,9 @@ FLAGS = {
 
 
 # For what the augmentation does not matter to: compiled in a fraction of the time.
-PLAIN = {"model.name": "v1", "model.drop_path": 0} | {path: 0 for path in FLAGS if path.startswith("augment.")}
+PLAIN = {"model.name": "v1", "model.drop_path": 0, "train.image_sizes": None} | {
+    path: 0 for path in FLAGS if path.startswith("augment.")
+}
 
 
 @pytest.fixture(scope="module")
@@ -107,10 +111,10 @@ def uninterrupted(place):
     return place / "whole"
 
 
-def test_train_step_and_evaluation_are_compiled_once_each(place, uninterrupted):
-    """Ahead of their first call, which would compile them again if it did not find them."""
+def test_train_steps_and_evaluation_are_compiled_once_each(place, uninterrupted):
+    """Ahead of their first call, which would compile them again if it did not find them; two sizes have a step each."""
     said = (place / "whole.err").read_text()
-    assert len(re.findall(r"Finished XLA compilation of jit\(_fun\)", said)) == 2  # what pmap calls all that it maps
+    assert len(re.findall(r"Finished XLA compilation of jit\(_fun\)", said)) == 3  # what pmap calls all that it maps
 
 
 def interrupt(place, name, after_steps, kind, delay):

@@ -11,6 +11,7 @@ import pytest
 from mnet_jax import schema
 from mnet_jax.data import catalog, pipeline
 from mnet_jax.data.dataset import Dataset
+from mnet_jax.data.tensorflow_setup import tf
 from mnet_jax.models.compute import Compute
 from mnet_jax.models.dropout import Dropout, example_keys
 from mnet_jax.models.resolve import resolve
@@ -64,7 +65,7 @@ def a_batch(size=16, seed=0):
 class Run:
     """A step on `num_devices` devices and its state."""
 
-    def __init__(self, config, model=None, num_devices=1):
+    def __init__(self, config, model=None, num_devices=1, image_size=None):
         info = catalog.DatasetInfo("x", 3, ("a", "b", "c"), 160, 16, "train", "test", (127.5,) * 3, (127.5,) * 3)
         self.devices = Devices(num_devices)
         run = derive(config, info, num_devices)
@@ -78,7 +79,7 @@ class Run:
             )
         )
         self.step = self.devices.pmap(
-            make_train_step(model, task, optimizer, schedule, config, AXIS), donate_state=True
+            make_train_step(model, task, optimizer, schedule, config, AXIS, image_size), donate_state=True
         )
 
     def __call__(self, batch):
@@ -281,3 +282,20 @@ def test_evaluation_counts_every_image_once(tmp_path, imagenet_sample):
     assert metrics["top1"] == pytest.approx((order[:, 0] == labels).mean())
     assert metrics["top5"] == pytest.approx((order[:, :5] == labels[:, None]).any(1).mean())
     assert metrics["loss"] == pytest.approx(-log_p[np.arange(300), labels].mean(), rel=1e-4)
+
+
+@pytest.mark.parametrize("size", [(5, 5), (4, 6)])
+def test_the_network_sees_images_in_the_size_of_its_stage(size):
+    """As tensorflow makes them smaller: each pixel is a mean of those that it covers."""
+    seen = []
+
+    class Sees(Linear):
+        def __call__(self, x, *, train):
+            jax.debug.callback(lambda x: seen.append(np.asarray(x)), x)
+            return super().__call__(x, train=train)
+
+    batch = a_batch()
+    Run(small_config(), Sees(), image_size=size)(batch)
+    jax.effects_barrier()
+    normal = ((batch["image"] - 127.5) / 127.5).astype(np.float32)
+    np.testing.assert_allclose(seen[-1], tf.image.resize(normal, size, antialias=True).numpy(), atol=1e-6)
