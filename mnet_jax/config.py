@@ -77,8 +77,9 @@ def load(name: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
             raise ValueError(
                 f"unknown config field {path!r}.{_similar_field(path, known)} All are in mnet_jax/schema.py"
             )
-    # config_flags cannot set a field of type int, float or str to None.
-    nones = [match[1] for match in map(re.compile(r"--?config\.([\w.]+)=None").fullmatch, overrides) if match]
+    # config_flags cannot set a field of type int, float or str to None. Of one that is given twice the last counts.
+    last = {path: arg for arg in overrides for path in re.findall(r"^--?config\.([\w.]+)", arg)}
+    nones = [path for path, arg in last.items() if arg.endswith(f"config.{path}=None")]
     argv = ["", *(arg for arg in overrides if not re.fullmatch(r"--?config\.[\w.]+=None", arg))]
     values = flags.FlagValues()
     previous, sys.argv = sys.argv, argv  # where config_flags looks for overrides
@@ -90,8 +91,8 @@ def load(name: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
         for field in nones:
             set_field(config, field, None)
     except (flags.Error, AttributeError, KeyError, TypeError) as error:
-        text = error.args[0] if isinstance(error, KeyError | AttributeError) and error.args else error
-        raise ValueError(str(text)) from error
+        text = str(error.args[0] if isinstance(error, KeyError | AttributeError) and error.args else error)
+        raise ValueError(errors.of_flag(text)) from error
     finally:
         sys.argv = previous
     return config

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import math
+import re
 from collections.abc import Iterable, Sequence
 
 
@@ -54,3 +55,12 @@ def check_number(what: str, given: object, allowed: Range) -> None:
     """Raises ValueError unless `given` is a number (True and False are none) inside the range."""
     if isinstance(given, bool) or not isinstance(given, int | float) or given not in allowed:
         raise ValueError(f"{what} must be a number {allowed}, got {given!r}")
+
+
+_KINDS = {"invalid literal": "a whole number", "could not": "a number", "Non-boolean": "True or False"}
+
+
+def of_flag(text: str) -> str:
+    """Returns what absl says about a flag; of a value that is of another kind than its field, which kind it must be."""
+    value = re.fullmatch(r"flag --config\.([\w.]+=.*): \(?'?(invalid literal|could not|Non-boolean).*", text)
+    return f"{value[1]}: it must be {_KINDS[value[2]]}" if value else text

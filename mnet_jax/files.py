@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 
 def write_whole(path: str | os.PathLike, contents: bytes | str) -> None:
@@ -51,6 +51,31 @@ def _shown(letter: str) -> str:
     if "\udc80" <= letter <= "\udcff":
         return f"\\x{ord(letter) - 0xDC00:02x}"
     return ascii(letter)[1:-1] if unicodedata.category(letter) in _HIDDEN else letter
+
+
+def check_bucket(path: str, option: str, exists: Callable[[str], bool]) -> None:
+    """Raises a ValueError of one line if `path` is in a bucket (gs://...) that `exists` cannot ask about it.
+
+    Args:
+      path: local paths are not looked at.
+      option: where the user has named it, such as --workdir.
+      exists: how the library that is to read it asks whether it is there.
+    """
+    if "://" not in path:
+        return
+    try:
+        exists(path)
+    except Exception as error:  # each library has errors of its own
+        scheme = path.partition("://")[0]
+        if "not implemented" in str(error):
+            what = f"cannot be reached: there is no library here for {scheme}://. Mount the bucket, and give its"
+        else:
+            line = " ".join(str(error).split())
+            what = (
+                f"cannot be reached ({line if len(line) <= 120 else f'{line[:120]}...'}): check its name, the network "
+            )
+            what += "and your access to it, or give a local"
+        raise ValueError(f"{path} {what} directory as {option}") from error
 
 
 def tell(line: str) -> None:

@@ -18,6 +18,7 @@ from mnet_jax.data.imagenet_names import NAMES
 from mnet_jax.data.pixel_map import PixelMap
 from mnet_jax.data.source import Source
 from mnet_jax.data.tensorflow_setup import graph_function, tf
+from mnet_jax.files import check_bucket
 
 
 class TFDSSet(Source):
@@ -98,6 +99,7 @@ def open_builder(data: ml_collections.ConfigDict) -> tfds.core.DatasetBuilder:
     """
     if data.name == "digits":
         return tfds.builder_from_directory(digits.prepare(data_dir(data)))
+    check_bucket(data_dir(data), "data.data_dir", tf.io.gfile.exists)
     try:
         builder = tfds.core.read_only_builder.builder_from_files(data.name, data_dir=data_dir(data))
     except (ValueError, AssertionError, OSError) as error:

@@ -44,6 +44,7 @@ class Checkpoints:
         self._keep, self._metric, self._newest = keep, metric, newest
         self._latest = newest.step if newest else None
         self._evaluations = _evaluations(self._folder)
+        saved.hush_event_loop()
         self._manager = ocp.CheckpointManager(
             self._folder,
             item_names=("state", "about"),

@@ -137,6 +137,7 @@ def _explain(error: BaseException, traceback: bool) -> tuple[str, int] | None:
 
 
 def _line(error: Exception, hint: str = "") -> str:
-    text = re.sub(r"\\n|\s+", " ", str(error).strip("'\""))
+    said = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    text = re.sub(r"\\n|\s+", " ", said)
     text = text if not hint or len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}..."
     return f"{printable(text) or type(error).__name__}{hint}"

@@ -204,7 +204,7 @@ def _whole(directory: epath.Path, handler: Callable[..., Any]) -> Any:
     alone = ocp.options.MultiprocessingOptions(
         primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"read_{here}"
     )
-    _hush_event_loop()
+    hush_event_loop()
     try:
         with ocp.Checkpointer(handler(multiprocessing_options=alone), multiprocessing_options=alone) as checkpointer:
             return checkpointer.restore(directory)
@@ -217,8 +217,8 @@ def _whole(directory: epath.Path, handler: Callable[..., Any]) -> Any:
 
 
 @functools.cache
-def _hush_event_loop() -> None:
-    """Drops what tensorstore's threads print of reads that are still under way when one of them has failed."""
+def hush_event_loop() -> None:
+    """Drops what tensorstore's threads print of reads and writes still under way when one of them has failed."""
     usual, usual_unraised = sys.excepthook, sys.unraisablehook
 
     def is_late(error: BaseException | None) -> bool:

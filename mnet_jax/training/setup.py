@@ -14,7 +14,7 @@ from mnet_jax.config import difference, from_json, to_json, validate
 from mnet_jax.data import manifest
 from mnet_jax.data.catalog import DatasetInfo
 from mnet_jax.data.dataset import Dataset
-from mnet_jax.files import Lock, write_whole
+from mnet_jax.files import Lock, check_bucket, write_whole
 from mnet_jax.tasks.task import Task
 from mnet_jax.trained import annotations, build_model, build_task
 from mnet_jax.training import batches, checkpoint, initial
@@ -152,6 +152,7 @@ def _prepare(config: ml_collections.ConfigDict, workdir: str, lock: Lock) -> Run
     notes: list[str] = []
     validate(config)
     is_main = jax.process_index() == 0
+    check_bucket(workdir, "--workdir", lambda path: epath.Path(path).exists())
     if is_main and epath.Path(workdir).exists():
         lock.take()
     newest = _newest(workdir, notes.append)

@@ -16,8 +16,9 @@ BAD = [
     (["--config.model.nme=v2"], "unknown config field 'model.nme'. Did you mean 'model.name'?"),
     (["--config.modl.name=v2"], "unknown config field 'modl.name'. Did you mean 'model.name'?"),
     (["--config.train.class_weights=balanced"], "train.class_weights'. It is 'task.class_weights' now."),
-    (["--config.train.batch_size=many"], "config.train.batch_size=many: invalid literal"),
-    (["--config.data.flip=perhaps"], "Non-boolean argument"),
+    (["--config.train.batch_size=many"], "train.batch_size=many: it must be a whole number"),
+    (["--config.ema.decay=high"], "ema.decay=high: it must be a number"),
+    (["--config.data.flip=perhaps"], "data.flip=perhaps: it must be True or False"),
     (["--wokdir=x"], "unknown option '--wokdir=x'. Did you mean 'workdir'?"),
     (["run1"], "unexpected argument 'run1'"),
     (["--config.train.num_steps=5"], "two units for one duration: set one of them to None (--config.train."),
@@ -40,7 +41,7 @@ def test_one_clear_line(arguments, line, tmp_path, monkeypatch, capfd):
     check(status, capfd.readouterr().err, line, tmp_path)
 
 
-@pytest.mark.parametrize("number", [1, 12])  # a wrong flag, wrong data
+@pytest.mark.parametrize("number", [1, 13])  # a wrong flag, wrong data
 def test_and_nothing_else_in_a_process_of_its_own(number, tmp_path):
     arguments, line = BAD[number]
     arguments = [argument.format(tmp=tmp_path) for argument in arguments]
