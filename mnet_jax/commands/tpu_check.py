@@ -181,7 +181,8 @@ def lower(
     network, run_plan = network or learning.network, learning.run_plan
     image = jax.ShapeDtypeStruct((1, *run_plan.image_size, 3), "float32")
     variables = jax.eval_shape(lambda image: network.init(jax.random.key(0), image, train=False), image)
-    state = jax.eval_shape(learning.new_state, variables)
+    # Flax leaves out a collection without variables: that of V5, whose norms have no statistics
+    state = jax.eval_shape(learning.new_state, {"batch_stats": {}, **variables})
     batch = batches.shapes(
         learning.task.annotations, run_plan.image_size, devices.count, run_plan.device_batch, train=True
     )

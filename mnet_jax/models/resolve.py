@@ -143,7 +143,8 @@ def _norm(spec: ModelSpec, decay: float | None, epsilon: float | None) -> Norm:
     known = {field.name for field in dataclasses.fields(spec.norm)}
     for name, value in given.items():
         if name not in known:
-            raise ValueError(f"the norm of {spec.name} has no {name}: leave norm_{name} out")
+            hint = f"leave norm_{name} out (--config.model.norm_{name}=None)"
+            raise ValueError(f"the norm of {spec.name} has no {name}: {hint}")
         check_number(f"norm_{name}", value, BELOW_ONE if name == "decay" else FINITE)
     return dataclasses.replace(spec.norm, **given)
 

@@ -1,5 +1,6 @@
 """`mnet tpu-check`: a real compilation for a TPU that is not here, on a net of two blocks; what it says and advises."""
 
+import dataclasses
 import importlib.util
 import json
 
@@ -7,9 +8,12 @@ import pytest
 
 from mnet_jax.commands import tpu_check
 from mnet_jax.commands.cli import main
+from mnet_jax.config import load
 from mnet_jax.measuring import tpu
 from mnet_jax.models import tables
+from mnet_jax.models.plans import RmsNorm
 from mnet_jax.models.specs import ModelSpec
+from mnet_jax.training.parallel import Devices
 
 # ml_collections reads a config file by importlib's old way.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -111,6 +115,17 @@ def test_the_real_step_is_compiled_for_a_slice(tiny, capsys):
     assert {"block_00/depthwise gradient", "stem gradient"} & layers
     speeds = 8 / (report["step_ms"] / 1e3)
     assert report["images_per_second_per_chip"] == pytest.approx(speeds)
+
+
+def test_a_network_without_statistics_is_lowered(tiny, monkeypatch):
+    spec = dataclasses.replace(tables.SPECS[tiny], norm=RmsNorm(epsilon=1e-6))  # V5's norm
+    monkeypatch.setitem(tables.SPECS, tiny, spec)
+    given = {"model.name": tiny, "model.width": 0.25, "data.name": "cifar10", "data.image_size": 32}
+    config = load("digits", [f"--config.{field}={value}" for field, value in given.items()])
+    config.model.norm_decay = None
+    lowered = tpu_check.lower(config, tpu_check._data(config, 10), Devices(8))
+    assert "batch_stats" not in lowered.as_text(debug_info=True)
+    assert "block_00" in lowered.as_text(debug_info=True)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu exists for Linux on x86_64 only")
