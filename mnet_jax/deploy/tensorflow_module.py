@@ -51,13 +51,13 @@ def _run(node: g.Node, *inputs: Any) -> Any:
             return tf.concat(inputs, -1)
         case g.Resize():
             corners = node.align_corners
-            return tf.compat.v1.image.resize_bilinear(
-                x, node.shape[:2], align_corners=corners, half_pixel_centers=not corners
+            return tf.raw_ops.ResizeBilinear(
+                images=x, size=node.shape[:2], align_corners=corners, half_pixel_centers=not corners
             )
         case g.Largest():
             return tf.argmax(x, -1, output_type=tf.int32)
         case g.Twice():
-            x = tf.compat.v1.image.resize_nearest_neighbor(x, (2 * x.shape[1], 2 * x.shape[2]))
+            x = tf.raw_ops.ResizeNearestNeighbor(images=x, size=(2 * x.shape[1], 2 * x.shape[2]))
             return x[:, : node.shape[0], : node.shape[1]]
         case g.RmsNorm():
             return _rms_norm(node, x)
