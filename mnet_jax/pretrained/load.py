@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from mnet_jax.data import catalog
 from mnet_jax.models.tables import find_spec
-from mnet_jax.pretrained import boxes, build, convert, download, folded, masks, sources, tflite, wrapped
+from mnet_jax.pretrained import boxes, build, convert, download, folded, keras_hub, masks, sources, tflite, wrapped
 from mnet_jax.pretrained.layouts import KERAS, KERAS_NUMBERED, LAYOUTS, TIMM, TORCHVISION, Layout
 from mnet_jax.pretrained.readers import keras, safetensors, sharded, torch
 from mnet_jax.pretrained.readers import tflite as tflite_reader
@@ -52,6 +52,7 @@ def load_pretrained(
           "torchvision/mobilenet_v2.IMAGENET1K_V2"; downloaded once, then from the cache;
         - any other "owner/name" of the hub that holds one of timm's MobileNets, "@revision" behind it if wanted;
         - a file: Keras' .h5, .weights.h5 or .keras, timm's .safetensors (or a directory with it and its config.json),
+          a directory that KerasHub saved (`save_to_preset`) or downloaded, of its MobileNet (V3) and MobileNetV5;
           torchvision's .pth, also of its ssdlite320_, lraspp_ and deeplabv3_mobilenet_v3_large; what trainers save
           around a network of either (timm's train.py, torchvision's references, Lightning's .ckpt, torch.compile);
           the index of weights in several files (model.safetensors.index.json, pytorch_model.bin.index.json; of Gemma
@@ -97,7 +98,10 @@ def load_pretrained(
 def _is_checkpoint(text: str, path: pathlib.Path) -> bool:
     if "://" in text:
         return True
-    return path.is_dir() and not any(path.glob("*.safetensors")) and sharded.find_index(path) is None
+    weights = (
+        any(path.glob("*.safetensors")) or sharded.find_index(path) is not None or keras_hub.find(path) is not None
+    )
+    return path.is_dir() and not weights
 
 
 def _check_hub_name(text: str) -> None:
@@ -138,6 +142,8 @@ def _load_file(
     asked: _Asked,
 ) -> Trained:
     """Reads a file of any format, told by its name; `known` says which weights it has, if that is known."""
+    if (preset := keras_hub.find(path)) is not None:
+        return keras_hub.load_preset(preset, known, name, asked.model, asked.width, asked.log)
     if path.is_dir() or path.name.endswith((".safetensors", sharded.SUFFIX)):
         file = _only_file(path) if path.is_dir() else path
         config = file.with_name("config.json")

@@ -5,7 +5,7 @@ _QNNPACK = "packed int8 of PyTorch: take the float weights of the same network a
 
 
 def _kaggle(timm: str) -> str:
-    return f"on Kaggle, whose client is not used; timm's of the same network: load timm/{timm}"
+    return f"on Kaggle, whose client is not used: give the directory that KerasHub downloaded, or load timm/{timm}"
 
 
 UNSUPPORTED: dict[str, str] = {

@@ -50,6 +50,28 @@ def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return np.float32(0.2) * values  # biases
 
 
+# KerasHub's presets, and pixels; its V5 resizes maps of odd sides otherwise than timm's, and is compared at even ones.
+GOLDEN_HUB: dict[tuple[str, float], tuple[int, int]] = {("v3_small", 0.5): (75, 97), ("v5_base", 0.05): (64, 96)}
+
+
+def draw_hub(place: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Float32 array at a place in a file of KerasHub, "layers/conv2d/vars/0".
+
+    Biases before the norms of MobileNetV5 are 0, as in what KerasHub publishes.
+    """
+    layer, _, number = place.rpartition("/vars/")
+    last = layer.rpartition("/")[2]
+    if last.startswith("batch_normalization"):
+        leaf = ("gamma", "beta", "moving_mean", "moving_variance")[int(number)]
+    elif last.startswith(("norm", "rms_norm", "layer_scale")):
+        leaf = "gamma"
+    else:
+        leaf = ("kernel", "bias")[int(number)]
+    if leaf == "bias" and last == "conv" and layer != "layers/conv_norm_act/conv":
+        return np.zeros(shape, np.float32)
+    return draw(f"{layer}/{leaf}", shape)
+
+
 def images(size: int | tuple[int, int]) -> np.ndarray:
     """Float32 [2, size, size, 3], or of (height, width)."""
     height, width = (size, size) if isinstance(size, int) else size

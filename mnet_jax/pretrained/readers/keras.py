@@ -58,15 +58,35 @@ def read(path: pathlib.Path) -> KerasFile:
         raise ValueError(f"{path} is not a whole Keras file (.h5, .weights.h5 or .keras): {reason}") from error
 
 
+def read_paths(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """Returns the arrays of the network in Keras 3's .weights.h5 by their places, "layers/conv2d_3/vars/0".
+
+    Raises:
+      ValueError: if it is no such file, breaks off, or declares far more values than it has bytes.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            _check_sizes(file, path, max(_MOST * path.stat().st_size, _LEAST))
+            groups = sorted(_variable_groups(file), key=lambda group: group.name)
+            return {f"{group.name[1:]}/{leaf}": np.asarray(group[leaf]) for group in groups for leaf in group}
+    except (OSError, KeyError, RuntimeError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path} is not a whole file of Keras' weights: {reason}") from error
+
+
 def _check_room(path: pathlib.Path, needed: int, room: int) -> None:
     if needed > room:
         raise ValueError(f"{path} declares {needed / 2**20:,.0f} MiB in a file of {path.stat().st_size / 2**20:,.1f}")
 
 
-def _read(file: h5py.File, path: pathlib.Path, room: int, config: str) -> KerasFile:
+def _check_sizes(file: h5py.File, path: pathlib.Path, room: int) -> None:
     sizes: list[int] = []
     file.visititems(lambda _, item: sizes.append(item.nbytes) if isinstance(item, h5py.Dataset) else None)
     _check_room(path, sum(sizes), room)
+
+
+def _read(file: h5py.File, path: pathlib.Path, room: int, config: str) -> KerasFile:
+    _check_sizes(file, path, room)
     found = _INPUT.search(config)
     size = int(found[1]) if found and found[1] == found[2] else None
     weights = file.get("model_weights", file)
