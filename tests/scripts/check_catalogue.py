@@ -70,6 +70,7 @@ def published() -> list[str]:
             "statistics": (sources.STATISTICS[source.statistics], (mean, std)),
             "eval_crop": (source.eval_crop, sources.timm_crop(theirs.input_size[1], theirs.crop_pct)),
             "interpolation": (source.interpolation, theirs.interpolation),
+            "crop_mode": ("center", theirs.crop_mode),
             "num_classes": (source.num_classes, theirs.num_classes),
         }
         faults += different(name, pairs)
