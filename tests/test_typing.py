@@ -5,11 +5,14 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
 import mnet_jax
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
+@pytest.mark.long
 def test_a_program_that_uses_the_public_functions_passes_mypy():
     # what it checks, and how strictly, is in pyproject.toml
     done = subprocess.run([sys.executable, "-m", "mypy"], cwd=ROOT, capture_output=True, text=True)

@@ -126,6 +126,7 @@ def test_several_results_come_by_name(network, several, tmp_path, format):
         assert np.abs(found[name] - expected).max() < 1e-5 * np.abs(expected).max()
 
 
+@pytest.mark.long
 def test_several_results_in_int8(network, several, tmp_path):
     graph, known = several
     images = network[2]

@@ -218,6 +218,7 @@ def aware():
     return model, [{"params": variables["params"], **observed(variables)} for variables in fresh]
 
 
+@pytest.mark.long
 def test_trained_ranges_are_those_of_the_exported_model(aware, tmp_path):
     model, seeds = aware
     images = pictures()

@@ -211,6 +211,7 @@ def test_network_is_as_its_plan_says(name, size):
     assert set(head.class_scopes) == {"classes_all"}
 
 
+@pytest.mark.long
 def test_losses_and_detections_of_a_pyramid():
     """The task, with no line of its own: the loss of a fresh network, a gradient in every layer, detections."""
     config = schema.get_config()

@@ -189,6 +189,7 @@ def test_killed_and_resumed_is_bit_for_bit_the_same(place, whole):
     ]
 
 
+@pytest.mark.long  # of real tasks: test_training_step.py, and the tasks' own
 def test_parts_and_devices_give_the_same_step(place):
     """The loss is divided by the boxes of the whole step: one device in one part learns what two in two parts learn."""
     runs = []
