@@ -19,6 +19,8 @@ _MODELS = {
     (keras_hub.V5, (3, 5, 16, 15)): "v5_base",
 }
 
+_TOP = ("conv_head.", "classifier.")  # timm's names of the hidden layer and of the classifier
+
 
 def find(path: pathlib.Path) -> pathlib.Path | None:
     """Returns the directory of the preset that `path` is, or is a file of; None: it is something else."""
@@ -62,10 +64,17 @@ def load_preset(
         raise ValueError(f"{name} is {found}, not {model}")
     if known is not None:
         width = known.width if width is None else width
-    converted = convert.convert(preset.arrays, TIMM, origin=name, model=found, width=width, log=log)
-    spec = find_spec(converted.model)
-    plan = resolve(spec, width=converted.width, width_rule=TIMM.width_rule)
+    backbone = {place: array for place, array in preset.arrays.items() if not place.startswith(_TOP)}
+    converted = convert.convert(backbone, TIMM, origin=name, model=found, width=width, log=log)
+    plan = resolve(find_spec(found), width=converted.width, width_rule=TIMM.width_rule)
     keras_hub.check_config(preset, plan, name)
+    hidden = preset.arrays.get("conv_head.weight")
+    if hidden is not None and plan.head is not None and hidden.shape[0] != plan.head.features:
+        theirs, ours = hidden.shape[0], plan.head.features
+        log(f"Left out of {name}: its classifier, which has {theirs:,} hidden features where {found} has {ours:,}")
+    elif len(backbone) < len(preset.arrays):
+        whole = {"model": found, "width": converted.width}
+        converted = convert.convert(preset.arrays, TIMM, origin=name, **whole, log=log)
     v3 = preset.kind == keras_hub.V3
     source = sources.Source(
         name=name,

@@ -81,6 +81,21 @@ def test_a_backbone_alone_is_loaded_for_fine_tuning(tmp_path):
         load_pretrained(folder, like="timm/mobilenetv3_small_100.lamb_in1k", log=pytest.fail)
 
 
+def test_a_classifier_of_another_width_is_left_out(tmp_path):
+    folder, lines = save(V3, tmp_path), []
+    with h5py.File(folder / "task.weights.h5", "a") as file:
+        for place, shape in (
+            ("conv2d/vars/0", (1, 1, 288, 512)),
+            ("conv2d/vars/1", (512,)),
+            ("dense/vars/0", (512, 7)),
+        ):
+            del file[f"layers/{place}"]
+            file[f"layers/{place}"] = np.zeros(shape, np.float32)
+    trained = load_pretrained(folder, log=lines.append)
+    assert lines == [f"Left out of {folder}: its classifier, which has 512 hidden features where v3_small has 1,024"]
+    assert (trained.info.num_classes, trained.config.model.width) == (0, 0.5)
+
+
 CHANGES = {
     "strides": (V3, "stackwise_num_strides", [[1, 1], [2, 1, 1], [1, 1], [2, 1, 1]], "has stackwise_num_strides"),
     "residual": (V3, "depthwise_residual", True, "has depthwise_residual True, where v3_small x0.5 has False"),

@@ -112,7 +112,8 @@ def save(model: str, width: float, folder: pathlib.Path) -> tuple[keras.Model, d
     image |= {"interpolation": "bicubic"}
     if model.startswith("v3"):
         prepare = hub.MobileNetImageClassifierPreprocessor(keras_hub.layers.MobileNetImageConverter(**image))
-        net = hub.MobileNetImageClassifier(backbone(model, width), CLASSES, preprocessor=prepare)
+        hidden = resolve(SPECS[model], width=width, width_rule="timm").head.features
+        net = hub.MobileNetImageClassifier(backbone(model, width), CLASSES, hidden, preprocessor=prepare)
     else:
         prepare = hub.MobileNetV5ImageClassifierPreprocessor(keras_hub.layers.MobileNetV5ImageConverter(**image))
         net = hub.MobileNetV5ImageClassifier(backbone(model, width), CLASSES, preprocessor=prepare)
