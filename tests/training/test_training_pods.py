@@ -12,8 +12,8 @@ import time
 
 import numpy as np
 import pytest
-import runs
-from runs import PLAIN, ROOT, assert_same_bits, checkpoint_arrays, last_step
+import run_commands
+from run_commands import PLAIN, ROOT, assert_same_bits, checkpoint_arrays, last_step
 
 from mnet_jax.runtime import STOPPED
 
@@ -60,7 +60,7 @@ def commands(place, name, count, *, num_devices, fields=None, by="flags", distur
     """Returns command line and environment of each process; caches are apart, as on machines of their own."""
     port = free_port()
     for index in range(count):
-        line, env = runs.command(place, name, fields={**FIELDS, **(fields or {})}, num_devices=num_devices)
+        line, env = run_commands.command(place, name, fields={**FIELDS, **(fields or {})}, num_devices=num_devices)
         line[1] = ROOT / "tests" / "training" / "disturbed.py"
         env |= disturbed or {}
         env |= {"JAX_COMPILATION_CACHE_DIR": str(place / f"cache_{index}"), "NOTES": f"{name}_{index}"}
@@ -114,7 +114,7 @@ def pod(place, name, count=2, **options):
 
 def in_turn(place, *turns):
     """Trains in one process with eight devices; see in_turn.py."""
-    line, env = runs.command(place, "unused", fields=FIELDS, num_devices=8)
+    line, env = run_commands.command(place, "unused", fields=FIELDS, num_devices=8)
     line[1] = ROOT / "tests" / "training" / "in_turn.py"
     done = subprocess.run(
         [*line, json.dumps(turns)], env=env, capture_output=True, text=True, cwd=place, timeout=580, check=False

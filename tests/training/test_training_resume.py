@@ -10,8 +10,8 @@ import time
 
 import numpy as np
 import pytest
-import runs
-from runs import PLAIN, assert_same_bits, checkpoint_arrays, last_step
+import run_commands
+from run_commands import PLAIN, assert_same_bits, checkpoint_arrays, last_step
 
 from mnet_jax.runtime import STOPPED
 
@@ -20,11 +20,11 @@ NUM_STEPS = 14 + 8 * NUM_KILLS
 
 
 def command(place, name, fields=None):
-    return runs.command(place, name, fields={"train.num_steps": NUM_STEPS, **(fields or {})})
+    return run_commands.command(place, name, fields={"train.num_steps": NUM_STEPS, **(fields or {})})
 
 
 def run(place, name, fields=None):
-    return runs.run(place, name, fields={"train.num_steps": NUM_STEPS, **(fields or {})})
+    return run_commands.run(place, name, fields={"train.num_steps": NUM_STEPS, **(fields or {})})
 
 
 @pytest.fixture(scope="module")
