@@ -44,6 +44,7 @@ def uninterrupted(place):
     return place / "whole"
 
 
+@pytest.mark.long
 def test_train_steps_and_evaluation_are_compiled_once_each(place, uninterrupted):
     """Ahead of their first call, which would compile them again if it did not find them; two sizes have a step each."""
     said = (place / "whole.err").read_text()
@@ -94,6 +95,7 @@ def test_killed_and_resumed_is_bit_for_bit_the_same(place, uninterrupted):
     assert whole == killed
 
 
+@pytest.mark.long
 def test_second_start_of_a_finished_run(place, uninterrupted):
     before = checkpoint_arrays(uninterrupted, NUM_STEPS)
     done = run(place, "whole")
@@ -105,6 +107,7 @@ def test_second_start_of_a_finished_run(place, uninterrupted):
     assert len(kept) <= 4  # the newest three and the best
 
 
+@pytest.mark.long
 def test_another_config_is_refused_with_the_difference(place, uninterrupted):
     done = run(place, "whole", fields={"seed": 5, "task.label_smoothing": 0.2})
     assert done.returncode == 2
