@@ -117,8 +117,8 @@ def _read_file(path: pathlib.Path) -> ml_collections.ConfigDict:
 def image_size(data: ml_collections.ConfigDict) -> tuple[int, int]:
     """Returns (height, width) in pixels of `data.image_size`, which is one number or a pair."""
     size = data.image_size
-    pair = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, tuple | list) else ()
-    if len(pair) != 2 or not all(isinstance(side, int) and 32 <= side <= 4096 for side in pair):
+    pair = schema.size_pair(size)
+    if pair is None or not all(32 <= side <= 4096 for side in pair):
         raise ValueError(f"data.image_size={size!r}: give one number or (height, width), each from 32 to 4096 pixels")
     return pair
 
@@ -132,8 +132,7 @@ def field(config: ml_collections.ConfigDict, path: str) -> object:
 
 def flatten(config: ml_collections.ConfigDict) -> dict[str, object]:
     """Returns {"data.name": "digits", ...} with tuples as lists, as JSON has them."""
-    plain = {path: json.loads(json.dumps(value)) for path, value in _leaves(config) if isinstance(value, tuple | list)}
-    return {**dict(_leaves(config)), **plain}
+    return {path: json.loads(json.dumps(v)) if isinstance(v, tuple | list) else v for path, v in _leaves(config)}
 
 
 def _leaves(config: ml_collections.ConfigDict, prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -121,8 +121,9 @@ def keep_memory() -> bool:
     # One heap, no mmap, no trim; or heaps that grow as a whole and are not returned.
     alone = ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1))
     beside = ((_TOP_PAD, _HEAP), (_MMAP_THRESHOLD, _HEAP // 2), (_TRIM_THRESHOLD, 2 * _HEAP))
-    kept = all(libc.mallopt(parameter, value) for parameter, value in (alone if _on_cpu() else beside))
-    return kept and (not _on_cpu() or _advise_huge_pages(libc))
+    on_cpu = _on_cpu()
+    kept = all(libc.mallopt(parameter, value) for parameter, value in (alone if on_cpu else beside))
+    return kept and (not on_cpu or _advise_huge_pages(libc))
 
 
 def _on_cpu() -> bool:

@@ -173,6 +173,13 @@ def get_config() -> ml_collections.ConfigDict:
 
 # --- What is allowed; `config.validate` checks it ---
 
+
+def size_pair(size: object) -> tuple[int, int] | None:
+    """Returns (height, width) in pixels of a size, which is one number or a pair; None where it is neither."""
+    pair = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, tuple | list) else ()
+    return pair if len(pair) == 2 and all(isinstance(side, int) for side in pair) else None
+
+
 # Fields with a closed set of values.
 CHOICES = {
     "model.width_rule": ("tf", "timm", "torchvision", "deeplab"),

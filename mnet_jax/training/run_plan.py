@@ -124,9 +124,8 @@ def _image_sizes(
         raise ValueError(f"{said}: {form}")
     found = []
     for epoch, size in given:
-        pair = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, tuple | list) else ()
-        numbers = isinstance(epoch, int | float) and len(pair) == 2 and all(isinstance(side, int) for side in pair)
-        if not numbers:
+        pair = schema.size_pair(size)
+        if pair is None or not isinstance(epoch, int | float):
             raise ValueError(f"{said}: {form}")
         if not all(_SMALLEST <= side <= most for side, most in zip(pair, full, strict=True)):
             raise ValueError(
